@@ -1,0 +1,36 @@
+# List the recipes
+default:
+    @just --list
+
+# Run the gateway
+run *args:
+    cargo run --release -- {{args}}
+
+# All tests
+test:
+    tests/run
+
+# The tests without those that take longer than a minute
+quick:
+    tests/run --quick
+
+# Formatting, clippy, the contract (needs PyYAML, jsonschema, openapi-spec-validator)
+lint:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets -- -D warnings
+    python3 tests/contract/check_openapi.py
+
+# Load a gateway on ports of its own; arguments go to `tidegate bench`
+bench *args:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    cargo build --release --workspace
+    target/release/tidegate --set public.listen=127.0.0.1:8400 --set internal.listen=127.0.0.1:9400 --set log.level=warn &
+    server=$!
+    trap 'kill -INT $server; wait $server' EXIT
+    curl --silent --fail --output /dev/null --retry 20 --retry-delay 1 --retry-connrefused http://127.0.0.1:9400/ready
+    target/release/tidegate bench --url http://127.0.0.1:8400 --internal-url http://127.0.0.1:9400 --server-pid $server {{args}}
+
+# Format the code
+fmt:
+    cargo fmt --all

@@ -1,0 +1,247 @@
+//! Who may come in: connections in all, for each address, and how many a second. A [`Permit`] is held by
+//! what it admits (an accepted socket, an HTTP/2 stream that subscribes) and gives its place back when
+//! dropped.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    net::{IpAddr, Ipv6Addr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+
+use crate::metrics::Rejection;
+
+/// The limits; `None`: no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Permits in all.
+    pub total: Option<usize>,
+    /// Permits for each IPv4 address or IPv6 /64.
+    pub per_address: Option<usize>,
+    /// Permits given out a second. As many may come at once.
+    pub per_second: Option<u32>,
+}
+
+/// Why nobody else is let in now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// [`Limits::total`] is reached.
+    #[error("the limit of connections is reached (limits.connections)")]
+    Total,
+    /// [`Limits::per_address`] is reached.
+    #[error("the limit of connections from this address is reached (limits.connections_per_address)")]
+    Address,
+    /// [`Limits::per_second`] is passed.
+    #[error("connections come too fast (limits.connects_per_second)")]
+    Rate,
+}
+
+/// The door; clones share it.
+#[derive(Clone, Debug)]
+pub struct Admission(Arc<Inner>);
+
+/// A place inside. It is given back on drop.
+#[derive(Debug)]
+pub struct Permit {
+    admission: Admission,
+    address: Option<Address>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    limits: Limits,
+    state: Mutex<State>,
+}
+
+/// Bounded by the permits: an address without one has no entry.
+#[derive(Debug, Default)]
+struct State {
+    total: usize,
+    addresses: HashMap<Address, usize>,
+    /// When the bucket that [`Limits::per_second`] fills will be full again; `None` before the first.
+    full_at: Option<Instant>,
+}
+
+/// What counts as one address: an IPv6 host has a /64 to itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Address(IpAddr);
+
+impl From<IpAddr> for Address {
+    fn from(address: IpAddr) -> Self {
+        Self(match address.to_canonical() {
+            IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
+            v4 => v4,
+        })
+    }
+}
+
+impl Admission {
+    /// A door with these limits.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        let state = Mutex::default();
+        Self(Arc::new(Inner { limits, state }))
+    }
+
+    /// Lets one in. A peer on a Unix socket has no address.
+    ///
+    /// # Errors
+    /// Which limit stands against it. Who is refused costs the others nothing of their rate.
+    pub fn try_admit(&self, address: Option<IpAddr>) -> Result<Permit, Refusal> {
+        self.admit_at(address, Instant::now())
+    }
+
+    fn admit_at(&self, address: Option<IpAddr>, now: Instant) -> Result<Permit, Refusal> {
+        let Limits { total, per_address, per_second } = self.0.limits;
+        let address = address.map(Address::from).filter(|_| per_address.is_some());
+        let mut state = self.0.state.lock();
+        if total.is_some_and(|limit| state.total >= limit) {
+            return Err(Refusal::Total);
+        }
+        let held = address.and_then(|address| state.addresses.get(&address)).copied();
+        if per_address.is_some_and(|limit| held.unwrap_or(0) >= limit) && address.is_some() {
+            return Err(Refusal::Address);
+        }
+        if let Some(rate) = per_second {
+            state.full_at = Some(take(state.full_at, rate, now).ok_or(Refusal::Rate)?);
+        }
+        state.total += 1;
+        if let Some(address) = address {
+            *state.addresses.entry(address).or_default() += 1;
+        }
+        let admission = self.clone();
+        Ok(Permit { admission, address })
+    }
+
+    /// Permits that are held now.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.0.state.lock().total
+    }
+}
+
+/// Takes a token from a bucket that holds a second's worth of them, given when it would be full: when it
+/// is full then, or `None` where it is empty. Kept as one instant, a bucket loses no fraction of a token.
+fn take(full_at: Option<Instant>, rate: u32, now: Instant) -> Option<Instant> {
+    let full_at = full_at.map_or(now, |at| at.max(now)) + Duration::from_secs(1) / rate.max(1);
+    (full_at <= now + Duration::from_secs(1)).then_some(full_at)
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut state = self.admission.0.state.lock();
+        state.total -= 1;
+        if let Some(address) = self.address
+            && let Entry::Occupied(mut held) = state.addresses.entry(address)
+        {
+            *held.get_mut() -= 1;
+            if *held.get() == 0 {
+                held.remove();
+            }
+        }
+    }
+}
+
+impl From<Refusal> for Rejection {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Total => Self::Total,
+            Refusal::Address => Self::Address,
+            Refusal::Rate => Self::Rate,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn door(total: usize, per_address: usize, per_second: u32) -> Admission {
+        Admission::new(Limits {
+            total: Some(total).filter(|n| *n > 0),
+            per_address: Some(per_address).filter(|n| *n > 0),
+            per_second: Some(per_second).filter(|n| *n > 0),
+        })
+    }
+
+    fn ip(text: &str) -> Option<IpAddr> {
+        Some(text.parse().unwrap())
+    }
+
+    #[test]
+    fn a_place_that_is_given_back_can_be_taken_again() {
+        let door = door(2, 0, 0);
+        let first = door.try_admit(ip("10.0.0.1")).unwrap();
+        let _second = door.try_admit(None).unwrap();
+        assert_eq!(door.try_admit(None).unwrap_err(), Refusal::Total);
+        drop(first);
+        assert!(door.try_admit(None).is_ok());
+        assert_eq!(door.held(), 1);
+    }
+
+    #[test]
+    fn each_address_has_its_own_places_and_an_ipv6_host_is_a_64() {
+        let door = door(0, 1, 0);
+        let mut inside = Vec::new();
+        for (address, refused) in [
+            ("10.0.0.1", false),
+            ("10.0.0.1", true),
+            ("::ffff:10.0.0.1", true),
+            ("10.0.0.2", false),
+            ("2001:db8::1", false),
+            ("2001:db8::ffff:1", true),
+            ("2001:db8:0:1::1", false),
+        ] {
+            let admitted = door.try_admit(ip(address));
+            assert_eq!(admitted.as_ref().err().is_some(), refused, "{address}");
+            inside.extend(admitted);
+        }
+        inside.extend((0..5).map(|_| door.try_admit(None).unwrap()));
+        drop(inside);
+        assert_eq!(door.held(), 0);
+        assert!(door.0.state.lock().addresses.is_empty());
+    }
+
+    #[test]
+    fn over_time_the_rate_is_the_configured_one() {
+        for (rate, tries_a_second) in [(1, 50), (7, 1000), (100, 333), (1000, 5000)] {
+            let door = door(0, 0, rate);
+            let start = Instant::now();
+            let seconds = 60;
+            let admitted = (0..seconds * tries_a_second)
+                .filter(|i| {
+                    let now = start + Duration::from_secs(1) * *i / tries_a_second;
+                    door.admit_at(None, now).is_ok()
+                })
+                .count();
+            let fair = (rate * seconds) as usize..=(rate * (seconds + 1)) as usize;
+            assert!(fair.contains(&admitted), "{rate}/s: {admitted} in {seconds} s");
+        }
+    }
+
+    #[test]
+    fn after_a_silence_only_a_seconds_worth_comes_at_once() {
+        let door = door(0, 0, 10);
+        let start = Instant::now();
+        for wait in [0, 3600] {
+            let now = start + Duration::from_secs(wait);
+            let admitted = (0..100).filter(|_| door.admit_at(None, now).is_ok()).count();
+            assert_eq!(admitted, 10);
+        }
+    }
+
+    #[test]
+    fn who_is_refused_takes_no_token() {
+        let door = door(1, 0, 2);
+        let now = Instant::now();
+        let permit = door.admit_at(None, now).unwrap();
+        for _ in 0..10 {
+            assert_eq!(door.admit_at(None, now).unwrap_err(), Refusal::Total);
+        }
+        drop(permit);
+        assert!(door.admit_at(None, now).is_ok());
+        assert_eq!(door.admit_at(None, now).unwrap_err(), Refusal::Rate);
+    }
+}

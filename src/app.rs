@@ -1,0 +1,224 @@
+//! Builds the parts, binds the listeners, and ends them in order.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::sync::Semaphore;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    admission::{Admission, Limits},
+    broker::{Broker, memory::Memory},
+    clock::Clock,
+    config::{Config, Listen},
+    drain::{self, Pace, Readiness},
+    gateway::{Gateway, pump},
+    http,
+    metrics::Metrics,
+    server::{BindError, Listener, Server},
+};
+
+/// Messages on their way from the broker to the pump; publishers wait beyond that.
+const EVENTS: usize = 4096;
+
+/// Descriptors that are not clients': files, internal connections, those that are told there is no room.
+const RESERVE: std::ops::RangeInclusive<usize> = 64..=1000;
+
+/// How long answers that are being written may take once the last client is gone.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
+/// Why the gateway does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// A fault in our own metrics.
+    #[error("cannot register the metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// A gateway that serves.
+pub struct Running {
+    gateway: Gateway,
+    admission: Admission,
+    readiness: Readiness,
+    public: Vec<Option<SocketAddr>>,
+    internal: Vec<Option<SocketAddr>>,
+    pace: Arc<tokio::sync::watch::Sender<Option<Pace>>>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    background: Vec<tokio::task::JoinHandle<()>>,
+}
+
+/// Binds the listeners and serves.
+///
+/// # Errors
+/// An address that cannot be bound.
+pub async fn start(config: Config) -> Result<Running, StartError> {
+    let config = Arc::new(config);
+    let metrics = Arc::new(Metrics::new()?);
+    let public = bind(&config.public.listen, "public.listen").await?;
+    let internal = bind(&config.internal.listen, "internal.listen").await?;
+    let (memory, events) = Memory::new(EVENTS, Clock::system());
+    let broker = Broker::Memory(memory);
+    let gateway = Gateway::new(Arc::clone(&config), broker.clone(), Arc::clone(&metrics));
+    let background = vec![
+        tokio::spawn(pump::run(gateway.clone(), events)),
+        tokio::spawn(sweep(broker)),
+    ];
+    let descriptors = descriptors();
+    let reserve = (descriptors / 20).clamp(*RESERVE.start(), *RESERVE.end());
+    let admission = Admission::new(Limits {
+        total: config.limits.connections.or(Some(descriptors.saturating_sub(reserve).max(1))),
+        per_address: config.limits.connections_per_address,
+        per_second: config.limits.connects_per_second,
+    });
+    let readiness = Readiness::default();
+    let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let state = http::State {
+        gateway: gateway.clone(),
+        config: Arc::clone(&config),
+        metrics: Arc::clone(&metrics),
+        admission: admission.clone(),
+        readiness: readiness.clone(),
+        public_url: public_url(public.iter().find_map(Listener::address)).into(),
+    };
+    let server = |router, admission| Server {
+        router,
+        admission,
+        spare: Arc::new(Semaphore::new(reserve / 2)),
+        metrics: Arc::clone(&metrics),
+        readiness: readiness.clone(),
+        header_timeout: config.limits.header_timeout,
+        stop: stop.clone(),
+        tasks: tasks.clone(),
+    };
+    let addresses = |listeners: &[Listener]| listeners.iter().map(Listener::address).collect();
+    let (public_addresses, internal_addresses) = (addresses(&public), addresses(&internal));
+    let outside = server(http::public_router(state.clone()), Some(admission.clone()));
+    let inside = server(http::internal_router(state), None);
+    let both = [(outside, public), (inside, internal)];
+    for (server, listener) in both.into_iter().flat_map(|(s, ls)| ls.into_iter().map(move |l| (s.clone(), l))) {
+        tasks.spawn(server.accept(listener));
+    }
+    Ok(Running {
+        gateway,
+        admission,
+        readiness,
+        public: public_addresses,
+        internal: internal_addresses,
+        pace: Arc::new(tokio::sync::watch::channel(None).0),
+        stop,
+        tasks,
+        background,
+    })
+}
+
+async fn bind(addresses: &[Listen], key: &'static str) -> Result<Vec<Listener>, BindError> {
+    let mut listeners = Vec::with_capacity(addresses.len());
+    for address in addresses {
+        listeners.push(Listener::bind(address, key).await?);
+    }
+    Ok(listeners)
+}
+
+async fn sweep(broker: Broker) {
+    let mut seconds = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        seconds.tick().await;
+        broker.sweep().await;
+    }
+}
+
+/// How many descriptors this process may have; the soft limit is raised to the hard one.
+fn descriptors() -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    let granted = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    };
+    granted.map_or(usize::MAX >> 8, |n| n as usize)
+}
+
+/// Where a browser on this machine finds the public listener.
+fn public_url(address: Option<SocketAddr>) -> String {
+    let Some(address) = address else {
+        return String::new();
+    };
+    match address.ip() {
+        ip if ip.is_unspecified() => format!("http://localhost:{}", address.port()),
+        _ => format!("http://{address}"),
+    }
+}
+
+impl Running {
+    /// Where clients connect: the first TCP address; `0.0.0.0:0` where only Unix sockets are configured.
+    #[must_use]
+    pub fn public_addr(&self) -> SocketAddr {
+        first(&self.public)
+    }
+
+    /// Where backends connect: the first TCP address; `0.0.0.0:0` where only Unix sockets are configured.
+    #[must_use]
+    pub fn internal_addr(&self) -> SocketAddr {
+        first(&self.internal)
+    }
+
+    /// The TCP addresses of both listeners that are bound.
+    pub fn addresses(&self) -> (impl Iterator<Item = SocketAddr>, impl Iterator<Item = SocketAddr>) {
+        (self.public.iter().copied().flatten(), self.internal.iter().copied().flatten())
+    }
+
+    /// Begins to end as SIGTERM does. [`Running::stopped`] waits for it.
+    pub fn drain(&self) {
+        self.end(Pace::Configured);
+    }
+
+    /// Begins to end.
+    pub fn end(&self, pace: Pace) {
+        self.pace.send_if_modified(|now| now.replace(pace).is_none());
+    }
+
+    /// What is not given back though nobody is connected; empty where all is.
+    #[must_use]
+    pub fn leftovers(&self) -> String {
+        let (channels, subscriptions) = self.gateway.hub().count();
+        let counts = [
+            ("sessions", self.gateway.registry().len()),
+            ("permits", self.admission.held()),
+            ("channels", channels),
+            ("subscriptions", subscriptions),
+        ];
+        let left = counts.iter().filter(|(_, count)| *count > 0);
+        left.map(|(what, count)| format!("{count} {what} ")).collect()
+    }
+
+    /// Waits until it was told to end and has ended.
+    pub async fn stopped(&mut self) {
+        let mut asked = self.pace.subscribe();
+        let pace = asked.wait_for(Option::is_some).await.ok().and_then(|pace| *pace);
+        drain::run(&self.gateway, &self.readiness, pace.unwrap_or(Pace::Hasty)).await;
+        self.stop.cancel();
+        self.tasks.close();
+        let _ = tokio::time::timeout(LAST_ANSWERS, self.tasks.wait()).await;
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.background.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+}
+
+fn first(addresses: &[Option<SocketAddr>]) -> SocketAddr {
+    match addresses.iter().flatten().next() {
+        Some(address) => *address,
+        None => SocketAddr::from(([0, 0, 0, 0], 0)),
+    }
+}

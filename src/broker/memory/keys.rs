@@ -1,0 +1,123 @@
+//! Idempotency keys: what was published with a key within the last minutes.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    channel::Channel,
+    position::Position,
+    publication::{Draft, IdempotencyKey, Kind},
+};
+
+/// How long a key is remembered: 5 minutes (wire.md), in milliseconds.
+pub(super) const LIFE: u64 = 5 * 60 * 1000;
+
+/// Forgotten with each key that is remembered: more than one, so that a crowd of them melts.
+const FORGOTTEN_AT_ONCE: usize = 4;
+
+/// What a draft says, collision-safe, in 32 bytes: a payload itself would be held long after the history
+/// let it go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Digest([u8; 32]);
+
+/// The keys of a shard.
+#[derive(Default)]
+pub(super) struct Keys {
+    known: HashMap<Arc<Key>, Known>,
+    /// By age, with the time at which each ends.
+    ends: VecDeque<(u64, Arc<Key>)>,
+}
+
+#[derive(PartialEq, Eq, Hash)]
+struct Key {
+    channel: Channel,
+    key: IdempotencyKey,
+}
+
+struct Known {
+    digest: Digest,
+    position: Position,
+    ends: u64,
+}
+
+impl Digest {
+    /// Of kind, event and payload.
+    pub(super) fn of(draft: &Draft) -> Self {
+        let kind = match draft.payload.kind() {
+            Kind::Json => 0,
+            Kind::Text => 1,
+            Kind::Bytes => 2,
+        };
+        let event = draft.event.as_ref().map_or("", |event| event.as_str());
+        // An event name has at most 64 bytes and is never empty: its length tells where it ends.
+        let hash = Sha256::new()
+            .chain_update([kind, event.len() as u8])
+            .chain_update(event)
+            .chain_update(draft.payload.bytes());
+        Self(hash.finalize().into())
+    }
+}
+
+impl Keys {
+    /// What was first published with the key.
+    pub(super) fn recall(&self, channel: &Channel, key: &IdempotencyKey, now: u64) -> Option<(Position, Digest)> {
+        let key = Key {
+            channel: channel.clone(),
+            key: key.clone(),
+        };
+        let known = self.known.get(&key).filter(|known| known.ends > now)?;
+        Some((known.position, known.digest))
+    }
+
+    /// Remembers what is published with the key.
+    pub(super) fn remember(
+        &mut self,
+        channel: &Channel,
+        key: IdempotencyKey,
+        (position, digest): (Position, Digest),
+        now: u64,
+    ) {
+        self.forget(now, FORGOTTEN_AT_ONCE);
+        let channel = channel.clone();
+        let key = Arc::new(Key { channel, key });
+        let ends = now + LIFE;
+        self.ends.push_back((ends, key.clone()));
+        let known = Known {
+            digest,
+            position,
+            ends,
+        };
+        self.known.insert(key, known);
+    }
+
+    /// Forgets at most `steps` keys that have ended; whether that was all of them.
+    pub(super) fn forget(&mut self, now: u64, steps: usize) -> bool {
+        for _ in 0..steps {
+            let Some((_, key)) = self.ends.pop_front_if(|(ends, _)| *ends <= now) else {
+                self.shrink();
+                return true;
+            };
+            // A key that was used again after its end stands in the queue twice.
+            if self.known.get(&key).is_some_and(|known| known.ends <= now) {
+                self.known.remove(&key);
+            }
+        }
+        false
+    }
+
+    /// Gives the room of a burst back once it is over.
+    fn shrink(&mut self) {
+        if self.known.is_empty() && self.known.capacity() > 0 {
+            *self = Self::default();
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.ends.len().max(self.known.len())
+    }
+}

@@ -1,0 +1,138 @@
+//! Channel names: the only way in is [`Channel::from_str`], so a `Channel` is always well formed.
+
+use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
+
+/// The longest channel name, in bytes.
+pub const MAX_LEN: usize = 200;
+
+/// The namespace of names without a colon.
+pub const DEFAULT_NAMESPACE: &str = "default";
+
+/// A channel's name: 1 to 200 bytes of `A-Z a-z 0-9 _ . : ~ @ -`, not of dots alone
+/// (`.` and `..` are eaten by URL normalisation).
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Channel(Arc<str>);
+
+/// Why a text is no channel name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChannelError {
+    /// No byte at all.
+    #[error("a channel name has at least one byte")]
+    Empty,
+    /// More than [`MAX_LEN`] bytes.
+    #[error("a channel name has at most {MAX_LEN} bytes, this one has {0}")]
+    TooLong(usize),
+    /// A byte outside the alphabet, and where it stands.
+    #[error("byte {position} of the channel name is not one of A-Z a-z 0-9 _ . : ~ @ -")]
+    BadByte {
+        /// Counted from 0.
+        position: usize,
+    },
+    /// `.`, `..` and so on.
+    #[error("a channel name of dots alone is refused, since URLs swallow it")]
+    DotsOnly,
+}
+
+impl ChannelError {
+    /// The byte at which the name goes wrong, from 0, where there is one.
+    #[must_use]
+    pub fn position(&self) -> Option<usize> {
+        match self {
+            Self::BadByte { position } => Some(*position),
+            Self::TooLong(_) => Some(MAX_LEN),
+            Self::DotsOnly | Self::Empty => Some(0),
+        }
+    }
+}
+
+impl Channel {
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// What stands before the first colon; [`DEFAULT_NAMESPACE`] where there is none.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        self.0
+            .split_once(':')
+            .map_or(DEFAULT_NAMESPACE, |(name, _)| name)
+    }
+}
+
+impl FromStr for Channel {
+    type Err = ChannelError;
+
+    fn from_str(text: &str) -> Result<Self, ChannelError> {
+        let fine = |b: &u8| b.is_ascii_alphanumeric() || b"_.:~@-".contains(b);
+        if text.is_empty() {
+            return Err(ChannelError::Empty);
+        }
+        if let Some(position) = text.bytes().position(|b| !fine(&b)) {
+            return Err(ChannelError::BadByte { position });
+        }
+        if text.len() > MAX_LEN {
+            return Err(ChannelError::TooLong(text.len()));
+        }
+        if text.bytes().all(|b| b == b'.') {
+            return Err(ChannelError::DotsOnly);
+        }
+        Ok(Self(text.into()))
+    }
+}
+
+impl Borrow<str> for Channel {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_the_alphabet_are_channels_and_know_their_namespace() {
+        for (name, namespace) in [
+            ("a", "default"),
+            ("orders:42", "orders"),
+            ("orders:eu:42", "orders"),
+            (":x", ""),
+            ("a.b~c@d-e_F", "default"),
+            ("..a", "default"),
+        ] {
+            let channel: Channel = name.parse().unwrap();
+            assert_eq!(
+                (channel.as_str(), channel.namespace()),
+                (name, namespace)
+            );
+        }
+        assert!("x".repeat(MAX_LEN).parse::<Channel>().is_ok());
+    }
+
+    #[test]
+    fn what_is_no_name_is_refused_with_its_byte() {
+        let refused = |name: &str| name.parse::<Channel>().unwrap_err();
+        assert_eq!(refused(""), ChannelError::Empty);
+        assert_eq!(refused("a b"), ChannelError::BadByte { position: 1 });
+        assert_eq!(refused("ab\u{e9}"), ChannelError::BadByte { position: 2 });
+        assert_eq!(refused("a\r\nb").position(), Some(1));
+        assert_eq!(refused(&"x".repeat(201)), ChannelError::TooLong(201));
+        for dots in [".", "..", "...."] {
+            assert_eq!(refused(dots), ChannelError::DotsOnly);
+        }
+    }
+}

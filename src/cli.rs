@@ -1,0 +1,67 @@
+//! The command line: `tidegate` serves, its subcommands publish, follow, check and measure.
+
+mod config;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser};
+
+use self::config::{ConfigCommand, ConfigFlags};
+
+/// Exit code of a bad command line or configuration (`EX_USAGE`).
+const USAGE: u8 = 64;
+
+/// A pub/sub push gateway: publish with one HTTP POST, receive over WebSocket, Server-Sent Events,
+/// NDJSON or long polling.
+///
+/// Without a subcommand it serves. Without configuration it keeps messages in memory, listens on loopback
+/// only (clients on 127.0.0.1:8000, backends on 127.0.0.1:9000) and prints three commands to try.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
+struct Cli {
+    #[command(flatten)]
+    flags: ConfigFlags,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+const EXAMPLES: &str = "Examples:
+  tidegate                                         serve, with a first message in a minute
+  tidegate --config tidegate.toml                  serve as configured
+  tidegate --set public.listen=127.0.0.1:8080      one key, above file and environment
+  TIDEGATE_LIMITS__MESSAGE=1MiB tidegate           the same from the environment
+  tidegate config print                            what is in force, and where it came from
+  tidegate publish news 'Hello'                    publish a message
+  tidegate subscribe news --transport websocket    follow a channel
+
+Exit codes: 0, 1 failure, 64 usage or configuration.";
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Check, print or describe the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+/// Runs the command of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { USAGE.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    match cli.command {
+        None => serve::run(cli.flags),
+        Some(Command::Config(command)) => config::run(command),
+    }
+}
+
+/// The definition of the command line, for tests of its help.
+#[must_use]
+pub fn definition() -> clap::Command {
+    Cli::command()
+}

@@ -1,0 +1,143 @@
+//! `tidegate config check | print | schema`, and the flags that every configured command takes.
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use crate::config::{self, Config, ConfigError, Loaded, Sources};
+
+/// Where the configuration comes from.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct ConfigFlags {
+    /// The TOML file; also TIDEGATE_CONFIG
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Set one key, above file and environment; may be repeated
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Serve anyone who can reach a listener, without credentials
+    #[arg(long)]
+    pub insecure: bool,
+}
+
+impl ConfigFlags {
+    /// The configuration of these flags, the environment and the file.
+    pub fn load(self) -> Result<Loaded, ConfigError> {
+        Config::load(&Sources::with_environment(
+            self.config,
+            self.set,
+            self.insecure,
+        )?)
+    }
+}
+
+/// Look at the configuration without starting anything.
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum ConfigCommand {
+    /// Say whether the configuration is good; exit code 64 where it is not
+    Check(ConfigFlags),
+    /// Print what is in force and where each value came from, as TOML
+    Print(ConfigFlags),
+    /// Print the JSON Schema of the file
+    Schema,
+}
+
+/// Runs the command and reports a fault on standard error.
+pub fn run(command: ConfigCommand) -> ExitCode {
+    match output(command) {
+        // Who pipes into `head` has read enough; there is nobody to tell.
+        Ok(text) => match writeln!(io::stdout(), "{}", text.trim_end()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        },
+        Err(fault) => {
+            eprintln!("tidegate: {fault}");
+            ConfigError::EXIT_CODE.into()
+        }
+    }
+}
+
+fn output(command: ConfigCommand) -> Result<String, ConfigError> {
+    match command {
+        ConfigCommand::Check(flags) => check(flags),
+        ConfigCommand::Print(flags) => flags.load().and_then(|loaded| print(&loaded)),
+        ConfigCommand::Schema => Ok(format!("{:#}", config::schema())),
+    }
+}
+
+fn check(flags: ConfigFlags) -> Result<String, ConfigError> {
+    let loaded = flags.load()?;
+    for warning in loaded.config.warnings() {
+        eprintln!("warning: {warning}");
+    }
+    Ok(match loaded.file {
+        Some(path) => format!("ok: {}", path.display()),
+        None => "ok: no file, so defaults, environment and flags alone".into(),
+    })
+}
+
+/// `--insecure` is no key of the file, so a comment tells of it.
+fn print(loaded: &Loaded) -> Result<String, ConfigError> {
+    let note = if loaded.config.insecure {
+        "# --insecure is given: no credentials are asked for\n"
+    } else {
+        ""
+    };
+    Ok(format!("{note}{}", loaded.to_toml()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flags(set: &[&str], insecure: bool) -> ConfigFlags {
+        let set = set.iter().map(ToString::to_string).collect();
+        ConfigFlags {
+            config: None,
+            set,
+            insecure,
+        }
+    }
+
+    #[test]
+    fn check_says_ok_or_the_fault() {
+        let good = output(ConfigCommand::Check(flags(&[], false))).unwrap();
+        assert!(good.starts_with("ok: no file"), "{good}");
+        let fault = output(ConfigCommand::Check(flags(&["limits.outbox=0"], false))).unwrap_err();
+        assert!(
+            fault.to_string().starts_with("--set limits.outbox: "),
+            "{fault}"
+        );
+        let missing = ConfigFlags {
+            config: Some("/nowhere/at/all".into()),
+            ..ConfigFlags::default()
+        };
+        let fault = output(ConfigCommand::Check(missing))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            fault.starts_with("--config: cannot read /nowhere/at/all: "),
+            "{fault}"
+        );
+    }
+
+    #[test]
+    fn print_is_toml_and_tells_of_insecure() {
+        let printed = output(ConfigCommand::Print(flags(&["limits.outbox=1KiB"], true))).unwrap();
+        assert!(printed.starts_with("# --insecure is given"), "{printed}");
+        let config = Config::from_toml(&printed).unwrap();
+        assert_eq!(config.limits.outbox, 1024);
+    }
+
+    #[test]
+    fn schema_is_json() {
+        let schema: serde_json::Value =
+            serde_json::from_str(&output(ConfigCommand::Schema).unwrap()).unwrap();
+        assert_eq!(
+            schema["$schema"],
+            "https://json-schema.org/draft/2020-12/schema"
+        );
+    }
+}

@@ -1,0 +1,85 @@
+//! `tidegate publish`: one message by one POST; the receipt on standard output.
+
+use std::{
+    io::{self, Read as _, Write as _},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Method, StatusCode, header};
+use http_body_util::{BodyExt as _, Full};
+
+use super::client::{Refusal, Url, send};
+use crate::{
+    channel::Channel,
+    publication::{EventName, IdempotencyKey},
+};
+
+/// How long the broker may take beyond what the network does.
+const WAIT: Duration = Duration::from_secs(20);
+
+/// Publish a message and print its receipt
+///
+/// What parses as JSON is published as JSON, other text as text, anything else as bytes; `--content-type`
+/// says otherwise.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The channel
+    channel: Channel,
+    /// The message; - or nothing: read from standard input
+    data: Option<String>,
+    /// The gateway's internal listener
+    #[arg(long, value_name = "URL", env = "TIDEGATE_INTERNAL_URL", default_value = "http://127.0.0.1:9000")]
+    url: Url,
+    /// The name of the SSE event
+    #[arg(long, value_name = "NAME")]
+    event: Option<EventName>,
+    /// Makes a repeated publish harmless for 5 minutes
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<IdempotencyKey>,
+    /// application/json, text/plain, application/octet-stream…
+    #[arg(long, value_name = "TYPE")]
+    content_type: Option<String>,
+}
+
+/// Publishes.
+///
+/// # Errors
+/// No connection, or the title and detail of the gateway's problem.
+pub(super) async fn run(args: Args) -> anyhow::Result<()> {
+    let data = match args.data {
+        Some(text) if text != "-" => Bytes::from(text),
+        _ => tokio::task::spawn_blocking(standard_input).await??,
+    };
+    let guess = match std::str::from_utf8(&data) {
+        // The one type that the gateway takes as JSON where it parses, and as text otherwise.
+        Ok(_) => "application/x-www-form-urlencoded",
+        Err(_) => "application/octet-stream",
+    };
+    let mut request = args
+        .url
+        .request(&format!("/v1/channels/{}/messages", args.channel))
+        .method(Method::POST)
+        .header(header::CONTENT_TYPE, args.content_type.as_deref().unwrap_or(guess));
+    if let Some(event) = &args.event {
+        request = request.header("tidegate-event", event.as_str());
+    }
+    if let Some(key) = &args.idempotency_key {
+        request = request.header("idempotency-key", key.as_str());
+    }
+    let mut connection = args.url.connect().await?;
+    let response = send(&mut connection, request.body(Full::new(data))?, WAIT).await?;
+    if response.status() != StatusCode::ACCEPTED {
+        anyhow::bail!(Refusal::read(response).await.sentence);
+    }
+    let receipt = response.into_body().collect().await?.to_bytes();
+    let mut out = io::stdout().lock();
+    out.write_all(receipt.trim_ascii())?;
+    Ok(out.write_all(b"\n")?)
+}
+
+fn standard_input() -> io::Result<Bytes> {
+    let mut data = Vec::new();
+    io::stdin().lock().read_to_end(&mut data)?;
+    Ok(data.into())
+}

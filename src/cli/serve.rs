@@ -1,0 +1,89 @@
+//! `tidegate` alone: serves until a signal.
+
+use std::{
+    io::{self, Write as _},
+    net::SocketAddr,
+    process::ExitCode,
+};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::config::ConfigFlags;
+use crate::{
+    app::{self, Running},
+    config::ConfigError,
+    drain::Pace,
+    telemetry,
+};
+
+/// Serves as configured; the exit code is 0 after a drain, 64 for a bad configuration.
+pub(super) fn run(flags: ConfigFlags) -> ExitCode {
+    let loaded = match flags.load() {
+        Ok(loaded) => loaded,
+        Err(fault) => {
+            eprintln!("tidegate: {fault}");
+            return ConfigError::EXIT_CODE.into();
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let served = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
+        telemetry::start(&loaded.config.log)?;
+        let served = runtime.block_on(async {
+            // A task of its own: what runs in the outermost future is scheduled worse.
+            tokio::spawn(serve(loaded.config)).await?
+        });
+        runtime.shutdown_background();
+        served
+    });
+    match served {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("tidegate: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(config: crate::config::Config) -> anyhow::Result<ExitCode> {
+    // Before anything is promised, so that a signal is never the system's to answer.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
+    let mut running = app::start(config).await?;
+    let (public, internal) = running.addresses();
+    let (public, internal): (Vec<_>, Vec<_>) = (public.collect(), internal.collect());
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), ?public, ?internal, broker = "memory", "serving");
+    greet(&public, &internal);
+    let pace = tokio::select! {
+        _ = terminate.recv() => Pace::Configured,
+        _ = interrupt.recv() => Pace::Hasty,
+    };
+    running.end(pace);
+    Ok(stop(&mut running, &mut terminate, &mut interrupt).await)
+}
+
+/// Drains; a second signal ends at once, with the code that the signal itself would have given.
+async fn stop(running: &mut Running, terminate: &mut Signal, interrupt: &mut Signal) -> ExitCode {
+    tokio::select! {
+        () = running.stopped() => ExitCode::SUCCESS,
+        _ = terminate.recv() => ExitCode::from(143),
+        _ = interrupt.recv() => ExitCode::from(130),
+    }
+}
+
+/// Three commands to try, on standard output.
+fn greet(public: &[SocketAddr], internal: &[SocketAddr]) {
+    let (Some(public), Some(internal)) = (public.first(), internal.first()) else {
+        return;
+    };
+    let text = format!(
+        "Tidegate serves clients on http://{public} and backends on http://{internal}. To try it:\n\n  \
+         curl -N -H 'Accept: text/event-stream' 'http://{public}/v1/subscribe?channel=news'\n  \
+         curl -d 'Hello' http://{internal}/v1/channels/news/messages\n  \
+         xdg-open http://{internal}/    # three transports side by side in a browser\n"
+    );
+    // Without a reader of standard output there is nobody to greet.
+    let _ = writeln!(io::stdout(), "{text}");
+}

@@ -1,0 +1,295 @@
+//! The configuration: what an operator wrote, checked once, before a port is bound.
+//!
+//! Defaults < file < environment < flags: `layers` lays them over one another, `raw` is the list
+//! of keys, `check` makes a [`Config`] of them. A new key is a line in `raw` and a line in
+//! `check`. The environment of the process is read in this file only.
+
+mod allowed_origins;
+mod check;
+mod error;
+mod keys;
+mod layers;
+mod listen;
+mod namespaces;
+mod print;
+mod raw;
+#[cfg(test)]
+mod tests;
+mod units;
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+pub use self::{
+    allowed_origins::AllowedOrigins,
+    error::{ConfigError, Place, Places},
+    listen::Listen,
+    namespaces::{Access, History, Namespace, Namespaces, Slow},
+    raw::{BrokerUrl, LogFormat, schema},
+};
+use self::{layers::Layers, raw::Raw, units::Size};
+
+/// Everything that may be configured, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where clients connect.
+    pub public: Public,
+    /// Where backends and operators connect.
+    pub internal: Internal,
+    /// Where messages and their history are held.
+    pub broker: Broker,
+    /// What a client, a request and a connection may use.
+    pub limits: Limits,
+    /// How long a connection lives and how its end is noticed.
+    pub sessions: Sessions,
+    /// What happens between the signal to stop and the exit.
+    pub drain: Drain,
+    /// The rules for families of channels.
+    pub namespaces: Namespaces,
+    /// What is logged and how.
+    pub log: Log,
+    /// `--insecure`: anyone who can reach a listener is served.
+    pub insecure: bool,
+}
+
+/// Where clients connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Public {
+    /// The addresses, at least one.
+    pub listen: Vec<Listen>,
+    /// The browser pages that may connect.
+    pub allowed_origins: AllowedOrigins,
+}
+
+/// Where backends and operators connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Internal {
+    /// The addresses, at least one, none of them the public listener's.
+    pub listen: Vec<Listen>,
+}
+
+/// Where messages and their history are held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broker {
+    /// Which broker.
+    pub url: BrokerUrl,
+}
+
+/// What a client, a request and a connection may use. Sizes are in bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The largest message.
+    pub message: usize,
+    /// The largest body of a batch; at least `message`.
+    pub batch: usize,
+    /// Channels that one connection may subscribe to.
+    pub channels_per_connection: usize,
+    /// The largest WebSocket frame from a client.
+    pub frame: usize,
+    /// The largest head of a request, 4 to 128 KiB.
+    pub headers: usize,
+    /// From the connection to the end of a request's head.
+    pub header_timeout: Duration,
+    /// From the head to the end of a request's body.
+    pub body_timeout: Duration,
+    /// Sockets, and HTTP/2 streams that subscribe; `None`: what the descriptor limit allows.
+    pub connections: Option<usize>,
+    /// Connections from one address; `None`: no limit.
+    pub connections_per_address: Option<usize>,
+    /// New connections in a second; `None`: no limit.
+    pub connects_per_second: Option<u32>,
+    /// WebSocket commands in a second, for each connection; `None`: no limit.
+    pub commands_per_second: Option<u32>,
+    /// Bytes that may wait for one connection.
+    pub outbox: usize,
+}
+
+/// How long a connection lives and how its end is noticed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sessions {
+    /// Between heartbeats, before jitter.
+    pub heartbeat: Duration,
+    /// How long a WebSocket ping may stay unanswered.
+    pub pong_timeout: Duration,
+    /// A connection is ended at this age, before jitter; `None`: for ever.
+    pub max_age: Option<Duration>,
+}
+
+/// What happens between the signal to stop and the exit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drain {
+    /// Not ready, still serving: time for load balancers.
+    pub notice: Duration,
+    /// Clients are sent away evenly over this time.
+    pub period: Duration,
+}
+
+/// What is logged and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// How a line looks.
+    pub format: LogFormat,
+    /// A level, or with commas `target=level` as well.
+    pub level: String,
+}
+
+/// Where values come from, above the defaults.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// `--config`; without it the variable `TIDEGATE_CONFIG` in `env` counts.
+    pub file: Option<PathBuf>,
+    /// Environment variables; those that do not begin with `TIDEGATE_` are passed over.
+    pub env: Vec<(String, String)>,
+    /// Each `section.key=value` of `--set`.
+    pub set: Vec<String>,
+    /// `--insecure`.
+    pub insecure: bool,
+}
+
+/// A configuration and where its values came from.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// What is in force.
+    pub config: Config,
+    /// The file that was read.
+    pub file: Option<PathBuf>,
+    /// Where each key that was given got its value.
+    pub places: Places,
+    raw: Raw,
+}
+
+impl Sources {
+    /// The flags, and the environment of this process.
+    pub fn with_environment(
+        file: Option<PathBuf>,
+        set: Vec<String>,
+        insecure: bool,
+    ) -> Result<Self, ConfigError> {
+        let mut env = Vec::new();
+        for (name, value) in std::env::vars_os() {
+            let Some(name) = name.to_str().filter(|name| name.starts_with("TIDEGATE_")) else {
+                continue;
+            };
+            let variable = name.to_owned();
+            match value.into_string() {
+                Ok(value) => env.push((variable, value)),
+                Err(_) => return Err(ConfigError::NotUnicode { variable }),
+            }
+        }
+        Ok(Self {
+            file,
+            env,
+            set,
+            insecure,
+        })
+    }
+
+    /// The file and what names it.
+    fn file(&self) -> Option<(&'static str, PathBuf)> {
+        let from_flag = self.file.clone().map(|path| ("--config", path));
+        let variable = self
+            .env
+            .iter()
+            .find(|(name, _)| name == layers::FILE_VARIABLE);
+        from_flag.or_else(|| variable.map(|(_, path)| (layers::FILE_VARIABLE, path.into())))
+    }
+}
+
+impl Config {
+    /// Reads every source and checks the outcome.
+    pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
+        let mut layers = Layers::new();
+        let file = sources.file();
+        if let Some((named_by, path)) = &file {
+            let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+                named_by,
+                path: path.clone(),
+                source,
+            })?;
+            layers.add_file(&text, path)?;
+        }
+        layers.add_environment(&sources.env)?;
+        layers.add_flags(&sources.set)?;
+        Loaded::new(layers, file.map(|(_, path)| path), sources.insecure)
+    }
+
+    /// Checks the text of a file alone, without environment and flags.
+    pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
+        let mut layers = Layers::new();
+        layers.add_file(text, Path::new("configuration"))?;
+        Loaded::new(layers, None, false).map(|loaded| loaded.config)
+    }
+
+    /// What is allowed but may surprise, a sentence each.
+    pub fn warnings(&self) -> Vec<String> {
+        self.small_histories()
+            .chain(self.open_listeners())
+            .collect()
+    }
+
+    /// A reader that is cut off as slow must find in the history what waited for it, and what came
+    /// while it reconnected.
+    fn small_histories(&self) -> impl Iterator<Item = String> {
+        let outbox = self.limits.outbox;
+        let size = |bytes: usize| Size::bytes(bytes as u64);
+        let resumes = |namespace: &Namespace| {
+            namespace.history.is_kept() && namespace.slow == Slow::Disconnect
+        };
+        let is_small = move |namespace: &Namespace| outbox > namespace.history.bytes / 2;
+        let small = self
+            .namespaces
+            .iter()
+            .filter(move |namespace| resumes(namespace) && is_small(namespace));
+        small.map(move |namespace| {
+            format!(
+                "limits.outbox = {} is over half of history_bytes = {} of namespace {:?}: \
+                 a slow reader that comes back may find a gap",
+                size(outbox),
+                size(namespace.history.bytes),
+                namespace.name
+            )
+        })
+    }
+
+    fn open_listeners(&self) -> impl Iterator<Item = String> {
+        let public = self
+            .public
+            .listen
+            .iter()
+            .map(|listen| ("public.listen", listen, "subscribe"));
+        let internal = self
+            .internal
+            .listen
+            .iter()
+            .map(|listen| ("internal.listen", listen, "publish and manage"));
+        let open = public
+            .chain(internal)
+            .filter(|(_, listen, _)| !listen.is_local());
+        open.map(|(key, listen, what)| {
+            format!("--insecure: anyone who can reach {key} = {listen} may {what}")
+        })
+    }
+}
+
+impl Loaded {
+    fn new(layers: Layers, file: Option<PathBuf>, insecure: bool) -> Result<Self, ConfigError> {
+        let (raw, places) = layers.finish()?;
+        let config = check::check(&raw, insecure).map_err(|fault| ConfigError::Invalid {
+            place: places.first_given(&fault.keys).clone(),
+            sentence: fault.sentence,
+        })?;
+        Ok(Self {
+            config,
+            file,
+            places,
+            raw,
+        })
+    }
+
+    /// Everything in force as TOML, with a comment at each key that says where it came from.
+    pub fn to_toml(&self) -> Result<String, ConfigError> {
+        Ok(print::print(&self.raw, &self.places)?)
+    }
+}

@@ -1,0 +1,241 @@
+//! Every key as typed, with its default: the one list of what may be configured.
+//!
+//! A new key is a line here and a line in `check`. Its name, type, text and default reach the
+//! JSON Schema, the environment, `--set`, `config print` and the nearest-name hint from here.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    listen::{List, Listen},
+    namespaces::{self, Access, Slow},
+    units::{Count, Size, Time},
+};
+
+/// Declares a table of keys with their defaults beside them.
+macro_rules! table {
+    (
+        $(#[$meta:meta])*
+        $table:ident { $($(#[$key_meta:meta])* $key:ident: $type:ty = $default:expr,)* }
+    ) => {
+        #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+        #[serde(default, deny_unknown_fields)]
+        #[schemars(inline)]
+        $(#[$meta])*
+        pub struct $table { $($(#[$key_meta])* pub $key: $type,)* }
+
+        impl Default for $table {
+            fn default() -> Self {
+                Self { $($key: $default,)* }
+            }
+        }
+    };
+}
+
+/// The configuration of Tidegate.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(title = "Tidegate configuration")]
+pub struct Raw {
+    pub public: Public,
+    pub internal: Internal,
+    pub broker: Broker,
+    pub limits: Limits,
+    pub sessions: Sessions,
+    pub drain: Drain,
+    pub namespaces: Vec<Namespace>,
+    pub log: Log,
+}
+
+table! {
+    /// Where clients connect.
+    Public {
+        /// An address or a list of them: `127.0.0.1:8000`, `[::1]:8000`, `unix:/path`.
+        listen: List<Listen> = List(vec![Listen::Tcp(([127, 0, 0, 1], 8000).into())]),
+        /// Browser pages that may connect: exact origins, or `*`. Empty: the own host, and
+        /// loopback to loopback.
+        allowed_origins: List<String> = List(Vec::new()),
+    }
+}
+
+table! {
+    /// Publish, manage, metrics: never to the internet.
+    Internal {
+        /// An address or a list of them: `127.0.0.1:9000`, `[::1]:9000`, `unix:/path`.
+        listen: List<Listen> = List(vec![Listen::Tcp(([127, 0, 0, 1], 9000).into())]),
+    }
+}
+
+table! {
+    /// Where messages and their history are held.
+    Broker {
+        /// `memory:` is one node without Redis.
+        url: BrokerUrl = BrokerUrl::Memory,
+    }
+}
+
+table! {
+    /// What a client, a request and a connection may use.
+    Limits {
+        /// The largest message.
+        message: Size = Size::kib(256),
+        /// The largest body of a batch; at least `message`.
+        batch: Size = Size::mib(8),
+        /// Channels that one connection may subscribe to.
+        channels_per_connection: Count = Count(128),
+        /// The largest WebSocket frame from a client.
+        frame: Size = Size::kib(64),
+        /// The largest head of a request, 4KiB to 128KiB.
+        headers: Size = Size::kib(64),
+        /// From the connection to the end of a request's head.
+        header_timeout: Time = Time::secs(10),
+        /// From the head to the end of a request's body.
+        body_timeout: Time = Time::secs(10),
+        /// Sockets, and HTTP/2 streams that subscribe. 0: what the descriptor limit allows, less
+        /// a reserve.
+        connections: Count = Count(0),
+        /// Connections from one address. 0: no limit.
+        connections_per_address: Count = Count(0),
+        /// New connections in a second. 0: no limit.
+        connects_per_second: Count = Count(0),
+        /// WebSocket commands in a second, for each connection. 0: no limit.
+        commands_per_second: Count = Count(50),
+        /// Bytes that may wait for one connection.
+        outbox: Size = Size::kib(256),
+    }
+}
+
+table! {
+    /// How long a connection lives and how its end is noticed.
+    Sessions {
+        /// Between heartbeats, ± 10 %.
+        heartbeat: Time = Time::secs(25),
+        /// How long a WebSocket ping may stay unanswered.
+        pong_timeout: Time = Time::secs(10),
+        /// A connection is ended at this age, ± 10 %. 0s: for ever.
+        max_age: Time = Time::ZERO,
+    }
+}
+
+table! {
+    /// What happens between the signal to stop and the exit.
+    Drain {
+        /// Not ready, still serving: time for load balancers.
+        notice: Time = Time::secs(5),
+        /// Clients are sent away evenly over this time.
+        period: Time = Time::secs(20),
+    }
+}
+
+table! {
+    /// Rules for the channels whose name begins with `<name>:`. `default` is for names without a
+    /// colon and for namespaces that are not listed.
+    #[schemars(extend("required" = ["name"]))]
+    Namespace {
+        /// 1 to 200 bytes of `A-Z a-z 0-9 _ . ~ @ -`.
+        #[serde(skip_serializing_if = "String::is_empty")]
+        #[schemars(extend("pattern" = r"^[A-Za-z0-9_.~@-]{1,200}$"))]
+        name: String = String::new(),
+        /// Messages kept for each channel. 0: no history, delivery is at most once.
+        history_messages: Count = Count(1000),
+        /// Bytes kept for each channel.
+        history_bytes: Size = Size::mib(1),
+        /// How long a message is kept.
+        history_age: Time = Time::secs(600),
+        /// Who may subscribe; anyone while no credentials are configured.
+        subscribe: Access = Access::Token,
+        /// Whether clients may publish, with a grant; open while no credentials are configured.
+        client_publish: bool = false,
+        /// What a reader gets that is too slow.
+        slow: Slow = Slow::Disconnect,
+        /// Where the messages come from.
+        source: Source = Source::Tidegate,
+    }
+}
+
+impl Namespace {
+    /// The namespace `default` where the file does not list it.
+    pub fn built_in() -> Self {
+        Self {
+            name: namespaces::DEFAULT.into(),
+            ..Self::default()
+        }
+    }
+}
+
+table! {
+    /// What is logged and how.
+    Log {
+        /// How a line looks.
+        format: LogFormat = LogFormat::Auto,
+        /// `off`, `error`, `warn`, `info`, `debug` or `trace`; with commas, `target=level` for
+        /// single modules.
+        level: String = "info".into(),
+    }
+}
+
+/// Which broker holds the messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String")]
+#[schemars(inline, !try_from)]
+pub enum BrokerUrl {
+    /// One node, no Redis.
+    #[serde(rename = "memory:")]
+    Memory,
+}
+
+impl TryFrom<String> for BrokerUrl {
+    type Error = String;
+
+    fn try_from(url: String) -> Result<Self, String> {
+        match url.as_str() {
+            "memory:" => Ok(Self::Memory),
+            // The rest may hold a password.
+            _ => Err(match url.split_once(':') {
+                Some((scheme, _)) if scheme.starts_with("redis") => {
+                    format!("{scheme}: is not in this release: only \"memory:\" is")
+                }
+                _ => "no broker has this URL: write \"memory:\"".into(),
+            }),
+        }
+    }
+}
+
+/// Where a namespace's messages come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum Source {
+    /// Published through Tidegate.
+    Tidegate,
+    /// Fed by other programs' PUBLISH; needs a Redis `broker.url`.
+    Redis,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum LogFormat {
+    /// `human` on a terminal, `json` otherwise.
+    Auto,
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The JSON Schema (draft 2020-12) of the file.
+pub fn schema() -> serde_json::Value {
+    let mut schema = schemars::schema_for!(Raw).to_value();
+    // Each key says its own default; a section would only say them all again.
+    if let Some(sections) = schema["properties"].as_object_mut() {
+        for section in sections
+            .values_mut()
+            .filter_map(|section| section.as_object_mut())
+        {
+            section.remove("default");
+        }
+    }
+    schema
+}

@@ -1,0 +1,330 @@
+//! Where broker and hub meet: the rules of the namespaces, one listener in the broker for all of a channel's
+//! members here, and the way of every request into the broker.
+
+pub mod pump;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::{
+    broker::{Broker, BrokerError, Page, Replay},
+    channel::Channel,
+    config::{Config, Namespace},
+    disconnect::Disconnect,
+    fault::{Code, Fault},
+    hub::{ConnectionId, Hub, Key, Outbox, Registry, Slot, Topic},
+    metrics::Metrics,
+    position::{Position, Since},
+    publication::{Draft, Receipt},
+    wire::{Encoding, Framing, Object, Prepared},
+};
+
+/// What a replay reads at once: small enough that a slow reader holds little, large enough to be one write.
+const REPLAY_PAGE: Page = Page {
+    messages: 1000,
+    bytes: 64 * 1024,
+};
+
+/// What one answer of the history, or of a poll, holds at most.
+pub const ANSWER_BYTES: usize = 1024 * 1024;
+
+/// A handle on the gateway; clones cheaply.
+#[derive(Clone, Debug)]
+pub struct Gateway(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    config: Arc<Config>,
+    broker: Broker,
+    hub: Hub,
+    registry: Registry,
+    metrics: Arc<Metrics>,
+}
+
+/// Messages of a channel's history, written down.
+#[derive(Debug)]
+pub struct HistoryPage {
+    /// Message objects.
+    pub messages: Vec<Bytes>,
+    /// Gap objects: one or none.
+    pub gaps: Vec<Bytes>,
+    /// What to come back with.
+    pub cursor: String,
+    /// Further messages are kept.
+    pub more: bool,
+}
+
+/// What is known of a channel.
+#[derive(Clone, Copy, Debug)]
+pub struct Info {
+    /// The newest position.
+    pub position: Position,
+    /// Messages kept.
+    pub messages: u64,
+    /// Connections that listen, over all nodes.
+    pub subscribers: usize,
+    /// How old that figure is.
+    pub subscribers_age_ms: u64,
+}
+
+/// Whose connections end.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// Of the token's subject.
+    Subject(String),
+    /// The one with this id.
+    Connection(String),
+    /// All that listen to this channel.
+    Channel(Channel),
+}
+
+/// A member of a channel's topic on this node. Leaves it when dropped.
+#[derive(Debug)]
+pub struct Subscription {
+    gateway: Gateway,
+    topic: Arc<Topic>,
+    key: Key,
+    slot: Slot,
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let Inner { hub, broker, metrics, .. } = &*self.gateway.0;
+        hub.leave(&self.topic, self.key, || {
+            broker.unlisten(self.topic.channel());
+            metrics.topics().dec();
+        });
+        metrics.subscriptions().dec();
+    }
+}
+
+impl Subscription {
+    /// The channel.
+    #[must_use]
+    pub fn channel(&self) -> &Channel {
+        self.topic.channel()
+    }
+
+    /// The channel's seat in the connection's outbox.
+    #[must_use]
+    pub fn slot(&self) -> Slot {
+        self.slot
+    }
+
+    /// The topic.
+    #[must_use]
+    pub fn topic(&self) -> &Arc<Topic> {
+        &self.topic
+    }
+
+    /// The member's key in the topic.
+    #[must_use]
+    pub fn key(&self) -> Key {
+        self.key
+    }
+}
+
+impl Gateway {
+    /// Joins the parts. [`pump::run`] must run for messages to flow.
+    #[must_use]
+    pub fn new(config: Arc<Config>, broker: Broker, metrics: Arc<Metrics>) -> Self {
+        Self(Arc::new(Inner {
+            config,
+            broker,
+            hub: Hub::default(),
+            registry: Registry::default(),
+            metrics,
+        }))
+    }
+
+    /// What is configured.
+    #[must_use]
+    pub fn config(&self) -> &Arc<Config> {
+        &self.0.config
+    }
+
+    /// The metrics.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.0.metrics
+    }
+
+    /// Who listens on this node.
+    #[must_use]
+    pub fn hub(&self) -> &Hub {
+        &self.0.hub
+    }
+
+    /// Every connection of this node.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.0.registry
+    }
+
+    /// Milliseconds since 1970, by the broker's clock.
+    #[must_use]
+    pub fn now(&self) -> u64 {
+        self.0.broker.now()
+    }
+
+    /// Seconds since 1970, by the broker's clock.
+    #[must_use]
+    pub fn now_seconds(&self) -> u64 {
+        self.now() / 1000
+    }
+
+    fn namespace(&self, channel: &Channel) -> &Arc<Namespace> {
+        self.0.config.namespaces.of(channel.as_str())
+    }
+
+    /// Publishes a message.
+    ///
+    /// # Errors
+    /// `message_too_large`, `idempotency_key_reused`, or the broker's.
+    pub async fn publish(&self, channel: &Channel, draft: Draft) -> Result<Receipt, Fault> {
+        let Inner { config, broker, metrics, .. } = &*self.0;
+        let size = draft.payload.bytes().len();
+        if size > config.limits.message {
+            return Err(message_too_large(config.limits.message));
+        }
+        let timer = metrics.publish_timer();
+        let receipt = broker.publish(channel, &self.namespace(channel).history, draft).await?;
+        metrics.published(&receipt, timer);
+        Ok(receipt)
+    }
+
+    /// Seats `outbox` in a channel and reads what comes after `since`: hub first, broker confirmed second,
+    /// history third, so that nothing falls between.
+    ///
+    /// # Errors
+    /// The broker's.
+    pub async fn attach(&self, outbox: &Arc<Outbox>, channel: &Channel, since: &Since) -> Result<(Subscription, Replay), Fault> {
+        let Inner { broker, hub, metrics, .. } = &*self.0;
+        let namespace = self.namespace(channel);
+        let slot = outbox.seat(Arc::clone(namespace));
+        let (topic, key, first) = hub.enter(channel, namespace, outbox, slot);
+        if first {
+            metrics.topics().inc();
+        }
+        metrics.subscriptions().inc();
+        let subscription = Subscription {
+            gateway: self.clone(),
+            topic,
+            key,
+            slot,
+        };
+        let listen = || async { broker.listen(channel).await.map(|_| ()) };
+        subscription.topic.listening().get_or_try_init(listen).await?;
+        let replay = broker.read(channel, &namespace.history, since, REPLAY_PAGE).await?;
+        Ok((subscription, replay))
+    }
+
+    /// Reads on.
+    ///
+    /// # Errors
+    /// The broker's.
+    pub async fn read_on(&self, topic: &Topic, after: Position) -> Result<Replay, BrokerError> {
+        let history = &topic.namespace().history;
+        self.0.broker.read(topic.channel(), history, &Since::Position(after), REPLAY_PAGE).await
+    }
+
+    /// A page of a channel's history.
+    ///
+    /// # Errors
+    /// The broker's.
+    pub async fn history(&self, channel: &Channel, since: Since, limit: usize) -> Result<HistoryPage, Fault> {
+        let page = Page {
+            messages: limit,
+            bytes: ANSWER_BYTES,
+        };
+        let history = &self.namespace(channel).history;
+        let replay = self.0.broker.read(channel, history, &since, page).await?;
+        let last = replay.messages.last().map_or(replay.start.after, |m| m.position());
+        let gap = replay.start.gap;
+        Ok(HistoryPage {
+            messages: replay.messages.into_iter().map(written).collect(),
+            gaps: gap.map(|gap| Object::Gap { channel, gap }.to_json()).into_iter().collect(),
+            cursor: last.to_string(),
+            more: replay.more,
+        })
+    }
+
+    /// What is known of a channel.
+    ///
+    /// # Errors
+    /// The broker's.
+    pub async fn info(&self, channel: &Channel) -> Result<Info, Fault> {
+        let info = self.0.broker.info(channel, &self.namespace(channel).history).await?;
+        Ok(Info {
+            position: info.position,
+            messages: info.messages,
+            subscribers: self.0.hub.topic(channel).map_or(0, |topic| topic.len()),
+            subscribers_age_ms: 0,
+        })
+    }
+
+    /// Channels that keep a message, sorted, and whether more follow.
+    ///
+    /// # Errors
+    /// The broker's.
+    pub async fn channels(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<(Vec<Channel>, bool), Fault> {
+        let page = self.0.broker.channels(prefix, after, limit).await?;
+        Ok((page.names, page.more))
+    }
+
+    /// Forgets a channel's messages.
+    ///
+    /// # Errors
+    /// The broker's.
+    pub async fn forget(&self, channel: &Channel) -> Result<(), Fault> {
+        Ok(self.0.broker.forget(channel).await?)
+    }
+
+    /// Ends connections for good. It bars nobody from coming back.
+    ///
+    /// # Errors
+    /// The broker's, once it tells other nodes.
+    pub async fn disconnect(&self, target: Target) -> Result<(), Fault> {
+        match target {
+            // Without credentials no connection has a subject.
+            Target::Subject(_) => {}
+            Target::Connection(id) => {
+                let outbox = id.parse::<ConnectionId>().ok().and_then(|id| self.0.registry.get(id));
+                outbox.iter().for_each(|outbox| outbox.end(Disconnect::Revoked));
+            }
+            Target::Channel(channel) => {
+                let topic = self.0.hub.topic(&channel);
+                topic.iter().for_each(|topic| topic.end_all(Disconnect::Revoked));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The fault of a message over the limit.
+#[must_use]
+pub fn message_too_large(limit: usize) -> Fault {
+    Fault::new(Code::MessageTooLarge, format!("a message may have {limit} bytes (limits.message)")).limit(limit)
+}
+
+fn written(publication: Arc<crate::publication::Publication>) -> Bytes {
+    Prepared::new(publication).bytes(Encoding::Object, Framing::Plain)
+}
+
+impl From<BrokerError> for Fault {
+    fn from(error: BrokerError) -> Self {
+        let (code, detail) = match error {
+            BrokerError::Unavailable => (Code::BrokerUnavailable, "the broker is away; nothing was stored"),
+            BrokerError::Uncertain => (
+                Code::BrokerUncertain,
+                "the broker's answer was lost; the message may be stored: retry with the same Idempotency-Key",
+            ),
+            BrokerError::KeyReused => (
+                Code::IdempotencyKeyReused,
+                "this key was used in this channel for another kind, event or payload within the last 5 minutes",
+            ),
+        };
+        Self::new(code, detail)
+    }
+}

@@ -1,0 +1,121 @@
+//! The HTTP edge: which path is whose, and everything that stands before the handlers, in order.
+//!
+//! What a handler does is in its own file; how a connection is accepted, and how a stream is written once
+//! its head is out, is not of this room.
+
+pub mod admin;
+pub mod batch;
+pub mod body;
+pub mod handover;
+pub mod head;
+pub mod headers;
+pub mod json;
+pub mod negotiate;
+pub mod ops;
+pub mod origin;
+pub mod problem;
+pub mod publish;
+pub mod query;
+pub mod subscribe;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    middleware::{from_fn, from_fn_with_state},
+    response::{IntoResponse, Response},
+    routing::{MethodRouter, get, post},
+};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+
+use self::{origin::Rules, query::shown};
+use crate::{
+    admission::Admission,
+    config::Config,
+    drain::Readiness,
+    fault::{Code, Fault},
+    gateway::Gateway,
+    metrics::Metrics,
+};
+
+/// The position to resume from, as a browser's EventSource sends it.
+pub const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// What the handlers share. Clones cheaply.
+#[derive(Clone, Debug)]
+pub struct State {
+    /// The way to the broker and to who is connected.
+    pub gateway: Gateway,
+    /// What is configured.
+    pub config: Arc<Config>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Who may come in.
+    pub admission: Admission,
+    /// Whether new connections may come.
+    pub readiness: Readiness,
+    /// Where clients connect, as the console tells its visitor.
+    pub public_url: Arc<str>,
+}
+
+/// What is served where clients connect.
+pub fn public_router(state: State) -> Router {
+    // A HEAD would open a stream and throw it away.
+    let subscribe = get(subscribe::handle).head(|uri| other_method("GET, OPTIONS", Method::HEAD, uri));
+    let routes = Router::new().route("/v1/subscribe", taking("GET, OPTIONS", subscribe));
+    assemble(routes, Router::new(), Rules::public(&state.config), state)
+}
+
+/// What is served where backends and operators connect.
+pub fn internal_router(state: State) -> Router {
+    let read = |methods| taking("GET, HEAD, OPTIONS", methods);
+    let write = |methods| taking("POST, OPTIONS", methods);
+    let messages = get(admin::history).post(publish::message).delete(admin::forget);
+    let routes = Router::new()
+        .route("/v1/channels/{channel}/messages", taking("GET, HEAD, POST, DELETE, OPTIONS", messages))
+        .route("/v1/messages", write(post(batch::messages)))
+        .route("/v1/channels/{channel}", read(get(admin::info)))
+        .route("/v1/channels", read(get(admin::channels)))
+        .route("/v1/disconnect", write(post(admin::disconnect)))
+        .route("/openapi.yaml", read(get(ops::openapi)))
+        .route("/", read(get(ops::console)));
+    let probes = Router::new().route("/metrics", read(get(ops::metrics)));
+    assemble(routes, probes, Rules::internal(&state.config), state)
+}
+
+/// Puts the layers around the routes; the last one named is the first that a request meets.
+fn assemble(routes: Router<State>, probes: Router<State>, rules: Rules, state: State) -> Router {
+    let read = |methods| taking("GET, HEAD, OPTIONS", methods);
+    let probes = probes.route("/live", read(get(ops::live))).route("/ready", read(get(ops::ready)));
+    routes
+        .fallback(not_found)
+        .layer(from_fn_with_state(Arc::new(rules), origin::guard))
+        // Probes come from schedulers and load balancers, by whatever name.
+        .merge(probes)
+        .layer(from_fn_with_state(state.config.limits.headers, head::limit))
+        .layer(from_fn(head::catch_panics))
+        .with_state(state)
+}
+
+/// A path that takes the methods of `allow` and tells so who comes with another one, or asks.
+fn taking(allow: &'static str, methods: MethodRouter<State>) -> MethodRouter<State> {
+    methods.fallback(move |method: Method, uri: Uri| other_method(allow, method, uri))
+}
+
+async fn other_method(allow: &'static str, method: Method, uri: Uri) -> Response {
+    if method != Method::OPTIONS {
+        return problem::method_not_allowed(&method, &shown(uri.path()), allow);
+    }
+    let allow = (header::ALLOW, HeaderValue::from_static(allow));
+    (StatusCode::NO_CONTENT, [allow]).into_response()
+}
+
+async fn not_found(method: Method, uri: Uri) -> Fault {
+    let detail = format!(
+        "nothing is at {method} {}; subscribing is on the public listener, publishing and managing on the internal one",
+        shown(uri.path())
+    );
+    Fault::new(Code::NotFound, detail)
+}

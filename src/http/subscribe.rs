@@ -1,0 +1,230 @@
+//! `GET /v1/subscribe`: everything that can be refused is refused here, before the head of an answer; then
+//! the connection is the transport's.
+
+use axum::{
+    body::Body,
+    extract,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header, request::Parts};
+
+use super::{
+    State,
+    handover::{Hold, OutboxBody, Peer},
+    negotiate::{Handshake, SubscribeRequest},
+};
+use crate::{
+    admission::Permit,
+    fault::{Code, Fault},
+    hub::Style,
+    metrics::Rejection,
+    session::{CatchUp, Session, says_gaps},
+    transport::{Connection, Protocol, ndjson, poll, sse, websocket},
+    transport_name::Transport,
+    wire::{Encoding, Framing},
+};
+
+/// Names the connection for `POST /v1/disconnect`.
+const CONNECTION: HeaderName = HeaderName::from_static("tidegate-connection");
+
+/// Serves a subscriber.
+///
+/// # Errors
+/// Everything that is wrong with the request; that there is no room, or no broker, for all but SSE.
+pub async fn handle(extract::State(state): extract::State<State>, request: extract::Request) -> Result<Response, Fault> {
+    let (head, _) = request.into_parts();
+    let limit = state.config.limits.channels_per_connection;
+    let request = SubscribeRequest::read(&head, limit, state.gateway.now_seconds())?;
+    let transport = request.transport;
+    match serve(&state, head, request).await {
+        Err(fault) if transport == Transport::Sse && is_for_later(fault.code) => Ok(later()),
+        answer => answer,
+    }
+}
+
+/// Whether the same request may be served later. A browser's EventSource must not hear of it by a status.
+fn is_for_later(code: Code) -> bool {
+    matches!(
+        code,
+        Code::TooManyConnections
+            | Code::Overloaded
+            | Code::ShuttingDown
+            | Code::BrokerUnavailable
+            | Code::BrokerUncertain
+            | Code::RateLimited
+    )
+}
+
+async fn serve(state: &State, head: Parts, request: SubscribeRequest) -> Result<Response, Fault> {
+    let peer = head.extensions.get::<Peer>();
+    let permit = admit(state, peer)?;
+    let style = style(&request, head.version, peer);
+    let mut session = Session::open(&state.gateway, style, permit);
+    let mut channels = Vec::with_capacity(request.channels.len());
+    for (channel, since) in request.channels.iter().zip(&request.since) {
+        channels.push(session.attach(channel, since).await?);
+    }
+    if request.transport == Transport::Poll {
+        let mut headers = HeaderMap::new();
+        name(&mut headers, &session);
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        let document = poll::answer(&session, channels, request.wait, request.limit).await?;
+        return Ok((headers, document).into_response());
+    }
+    stream(state, peer, session, channels, request)
+}
+
+/// Looks for room. A connection has its permit already; an HTTP/2 stream needs one of its own.
+fn admit(state: &State, peer: Option<&Peer>) -> Result<Option<Permit>, Fault> {
+    if state.readiness.is_leaving() {
+        state.metrics.rejected(Rejection::Draining);
+        return Err(Fault::new(Code::ShuttingDown, "this server is shutting down; another one may serve you"));
+    }
+    let Some(peer) = peer else {
+        return Ok(None);
+    };
+    if let Some(refused) = peer.refused {
+        return Err(no_room(refused));
+    }
+    if peer.handover.is_some() {
+        return Ok(None);
+    }
+    match state.admission.try_admit(peer.address) {
+        Ok(permit) => Ok(Some(permit)),
+        Err(refusal) => {
+            state.metrics.rejected(refusal.into());
+            Err(no_room(refusal.into()))
+        }
+    }
+}
+
+fn no_room(reason: Rejection) -> Fault {
+    let (code, detail) = match reason {
+        Rejection::Total => (Code::TooManyConnections, "the limit of connections is reached (limits.connections)"),
+        Rejection::Address => (
+            Code::TooManyConnections,
+            "the limit of connections from this address is reached (limits.connections_per_address)",
+        ),
+        Rejection::Rate => (Code::Overloaded, "connections come too fast (limits.connects_per_second)"),
+        Rejection::Draining => (Code::ShuttingDown, "this server is shutting down"),
+    };
+    Fault::new(code, detail)
+}
+
+fn style(request: &SubscribeRequest, version: Version, peer: Option<&Peer>) -> Style {
+    let raw = request.raw;
+    let takes_over = peer.is_some_and(|peer| peer.handover.is_some());
+    Style {
+        transport: request.transport,
+        encoding: match request.transport {
+            Transport::WebSocket => Encoding::WebSocket { raw },
+            Transport::Sse => Encoding::Sse { raw },
+            Transport::Ndjson => Encoding::Ndjson { raw },
+            Transport::Poll => Encoding::Object,
+        },
+        framing: match takes_over && version == Version::HTTP_11 {
+            true => Framing::Chunked,
+            false => Framing::Plain,
+        },
+        many: request.transport == Transport::Sse && request.channels.len() > 1,
+    }
+}
+
+fn stream(
+    state: &State,
+    peer: Option<&Peer>,
+    session: Session,
+    channels: Vec<CatchUp>,
+    request: SubscribeRequest,
+) -> Result<Response, Fault> {
+    let encoding = session.outbox().style().encoding;
+    let mut headers = HeaderMap::new();
+    name(&mut headers, &session);
+    let (status, protocol) = match (request.transport, &request.websocket) {
+        (Transport::WebSocket, Some(handshake)) => {
+            upgrade(&mut headers, handshake);
+            websocket::open(&channels);
+            let rate = state.config.limits.commands_per_second;
+            (StatusCode::SWITCHING_PROTOCOLS, Protocol::WebSocket(websocket::Dialogue::new(request.raw, rate)))
+        }
+        (Transport::Sse, _) => {
+            streaming(&mut headers, "text/event-stream");
+            sse::open(&session, &channels);
+            (StatusCode::OK, Protocol::Sse)
+        }
+        _ => {
+            if !says_gaps(encoding) {
+                refuse_gaps(&channels)?;
+            }
+            streaming(&mut headers, "application/x-ndjson");
+            ndjson::open(&channels);
+            (StatusCode::OK, Protocol::Ndjson)
+        }
+    };
+    let body = match peer.and_then(|peer| peer.handover.as_ref()) {
+        Some(handover) => {
+            if status == StatusCode::OK {
+                headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            handover.leave(Connection::new(session, protocol, channels));
+            Body::new(Hold)
+        }
+        None => {
+            let body = OutboxBody::new(&state.gateway, session.outbox());
+            tokio::spawn(Connection::new(session, protocol, channels).run());
+            Body::new(body)
+        }
+    };
+    let body = if status == StatusCode::OK { body } else { Body::empty() };
+    Ok((status, headers, body).into_response())
+}
+
+/// Raw NDJSON has no line to say it with.
+fn refuse_gaps(channels: &[CatchUp]) -> Result<(), Fault> {
+    let gap = channels.iter().find_map(|channel| channel.page().start.gap.map(|gap| (channel.channel(), gap)));
+    let Some((channel, gap)) = gap else {
+        return Ok(());
+    };
+    let detail = format!(
+        "messages of `{channel}` after {} are missing ({}); come back with since={}",
+        gap.from,
+        gap.reason.as_str(),
+        gap.to
+    );
+    Err(Fault::new(Code::InvalidSince, detail).parameter("since"))
+}
+
+fn name(headers: &mut HeaderMap, session: &Session) {
+    if let Ok(id) = HeaderValue::from_str(&session.id().to_string()) {
+        headers.insert(CONNECTION, id);
+    }
+}
+
+fn streaming(headers: &mut HeaderMap, content_type: &'static str) {
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
+    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+}
+
+fn upgrade(headers: &mut HeaderMap, handshake: &Handshake) {
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    if let Ok(accept) = HeaderValue::from_str(&handshake.accept) {
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    if let Some(protocol) = handshake.protocol {
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
+    }
+}
+
+/// What a browser's EventSource is told instead of a 503: come back, after a delay of its own.
+fn later() -> Response {
+    let mut headers = HeaderMap::new();
+    streaming(&mut headers, "text/event-stream");
+    let id = crate::hub::ConnectionId::random().to_string();
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        headers.insert(CONNECTION, id);
+    }
+    (headers, sse::come_back_later()).into_response()
+}

@@ -1,0 +1,347 @@
+//! Every metric of the gateway: its name, its help (the doc comment) and its closed set of labels. Each
+//! combination of labels exists at zero from the start and is held where it is counted, so that counting
+//! looks nothing up and `rate()` sees the first event. Never a channel, subject or address as a label.
+
+mod family;
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use prometheus::{IntCounter, IntGauge, Registry, TextEncoder, core::Collector};
+
+use self::family::{By, Counts, Label, Metric, Seconds, label_of, labels};
+use crate::{
+    disconnect::Disconnect,
+    gap::{GapReason, Recovery},
+    publication::Receipt,
+    transport_name::Transport,
+};
+
+label_of!(Transport, "transport", Transport::as_str);
+label_of!(Disconnect, "reason", Disconnect::label);
+label_of!(GapReason, "reason", GapReason::as_str);
+
+labels! {
+    /// Why a connection was refused.
+    Rejection "reason" {
+        /// `limits.connections` is reached.
+        Total "total",
+        /// `limits.connections_per_address` is reached.
+        Address "address",
+        /// `limits.connects_per_second` is passed.
+        Rate "rate",
+        /// The gateway is shutting down.
+        Draining "draining",
+    }
+
+    /// By which way a publish came in.
+    Route "route" {
+        /// `POST /v1/channels/{channel}/messages`.
+        Message "message",
+        /// `POST /v1/messages`.
+        Batch "batch",
+        /// A WebSocket's command, or its raw frame.
+        WebSocket "websocket",
+    }
+
+    /// How a request was answered.
+    StatusClass "code" {
+        /// Accepted.
+        Success "2xx",
+        /// Refused.
+        ClientError "4xx",
+        /// Failed.
+        ServerError "5xx",
+    }
+
+    /// What became of the position that a subscriber came with.
+    Resume "result" {
+        /// All after it followed.
+        Recovered "recovered",
+        /// Some after it was missing.
+        Gap "gap",
+        /// It came with none.
+        Fresh "fresh",
+    }
+
+    /// Why a message that was on its way to a client did not reach it.
+    Dropped "reason" {
+        /// A newer message of its channel took its place.
+        Conflated "conflated",
+        /// The connection ended while it waited.
+        Ended "ended",
+    }
+
+    /// What was done about a client that reads too slowly.
+    SlowAction "action" {
+        /// Its connection was ended.
+        Disconnect "disconnect",
+        /// It got the newest message of each channel only.
+        Conflate "conflate",
+    }
+
+    /// What a rate limit held back.
+    RateScope "scope" {
+        /// New connections.
+        Connects "connects",
+        /// Commands of a WebSocket.
+        Commands "commands",
+    }
+}
+
+/// How far the end of the process has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DrainState {
+    /// It is not ending.
+    Serving = 0,
+    /// Not ready, so that load balancers notice; all is served.
+    Notice = 1,
+    /// Clients are sent away.
+    Leaving = 2,
+}
+
+/// Defines [`Metrics`]: a doc comment is the help of its metric.
+macro_rules! metrics {
+    ($($(#[doc = $help:literal])+ $field:ident: $kind:ty = $name:literal;)*) => {
+        /// The metrics of one process.
+        #[derive(Debug)]
+        pub struct Metrics {
+            registry: Registry,
+            $($(#[doc = $help])+ $field: $kind,)*
+        }
+
+        impl Metrics {
+            /// All metrics at zero.
+            ///
+            /// # Errors
+            /// A name or a label that Prometheus does not take: never, as a test holds.
+            pub fn new() -> prometheus::Result<Self> {
+                let registry = Registry::new();
+                $(let $field = <$kind as Metric>::register(
+                    family::options($name, concat!($($help),+)),
+                    &registry,
+                )?;)*
+                let metrics = Self { registry, $($field,)* };
+                metrics.register_process()?;
+                Ok(metrics)
+            }
+        }
+    };
+}
+
+metrics! {
+    /// Clients connected.
+    connections: By<Transport, IntGauge> = "tidegate_connections";
+    /// Clients that have connected.
+    opened: By<Transport, IntCounter> = "tidegate_connections_opened_total";
+    /// Connections that have ended, by reason.
+    closed: By<Transport, By<Disconnect, IntCounter>> = "tidegate_connections_closed_total";
+    /// Connections that were refused.
+    rejected: By<Rejection, IntCounter> = "tidegate_connections_rejected_total";
+    /// How long connections lasted that have ended.
+    lasted: Seconds = "tidegate_connection_duration_seconds";
+    /// Subscriptions of connected clients.
+    subscriptions: IntGauge = "tidegate_subscriptions";
+    /// Channels with a subscriber on this node.
+    channels: IntGauge = "tidegate_channels";
+    /// Publish requests that were answered.
+    publish_requests: By<Route, By<StatusClass, IntCounter>> = "tidegate_publish_requests_total";
+    /// Messages that the broker accepted from this node.
+    publications: IntCounter = "tidegate_publications_total";
+    /// From the end of a publish's checks to the broker's receipt.
+    publish_duration: Seconds = "tidegate_publish_duration_seconds";
+    /// Publishes answered with an earlier receipt, since their idempotency key was known.
+    deduplicated: IntCounter = "tidegate_publish_deduplicated_total";
+    /// Messages that came from the broker for this node's subscribers.
+    received: IntCounter = "tidegate_publications_received_total";
+    /// Messages handed to clients' sockets.
+    deliveries: By<Transport, IntCounter> = "tidegate_deliveries_total";
+    /// Bytes of messages handed to clients' sockets, with their framing.
+    delivered_bytes: By<Transport, IntCounter> = "tidegate_delivered_bytes_total";
+    /// From the broker's time stamp to the client's socket; of several in one write, the oldest.
+    delivery_latency: By<Transport, Seconds> = "tidegate_delivery_latency_seconds";
+    /// Subscribers on this node to whom a batch of messages went.
+    fanout: Counts = "tidegate_fanout_size";
+    /// Messages that were on their way to a client and did not reach it.
+    dropped: By<Dropped, IntCounter> = "tidegate_messages_dropped_total";
+    /// Gaps that clients were told of.
+    gaps: By<GapReason, IntCounter> = "tidegate_gap_signals_total";
+    /// Subscriptions that started, by what became of their position.
+    resumes: By<Resume, IntCounter> = "tidegate_resumes_total";
+    /// Messages of a history handed to a subscriber at once.
+    resume_messages: Counts = "tidegate_resume_messages";
+    /// Clients that read too slowly, by what was done.
+    slow: By<SlowAction, IntCounter> = "tidegate_slow_consumers_total";
+    /// Bytes that wait for clients' sockets.
+    send_queue: IntGauge = "tidegate_send_queue_bytes";
+    /// Whether the process is ending: 0 serving, 1 notice, 2 clients are sent away.
+    drain: IntGauge = "tidegate_drain_state";
+    /// What rate limits held back.
+    limited: By<RateScope, IntCounter> = "tidegate_rate_limited_total";
+}
+
+impl Metrics {
+    fn register_process(&self) -> prometheus::Result<()> {
+        let version = [("version", env!("CARGO_PKG_VERSION"))];
+        let options = family::options("tidegate_build_info", "Always 1; the label says what runs.");
+        let build = IntGauge::with_opts(options.const_labels(family::pairs(version)))?;
+        build.set(1);
+        self.register(build)?;
+        #[cfg(target_os = "linux")]
+        self.register(prometheus::process_collector::ProcessCollector::for_self())?;
+        Ok(())
+    }
+
+    fn register(&self, collector: impl Collector + 'static) -> prometheus::Result<()> {
+        self.registry.register(Box::new(collector))
+    }
+
+    /// Everything in Prometheus' text format 0.0.4.
+    ///
+    /// # Errors
+    /// A metric that cannot be written: never, as a test holds.
+    pub fn render(&self) -> prometheus::Result<String> {
+        let mut text = String::new();
+        TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+
+    /// A client connected.
+    pub fn opened(&self, transport: Transport) {
+        self.connections.of(transport).inc();
+        self.opened.of(transport).inc();
+    }
+
+    /// A connection ended.
+    pub fn closed(&self, transport: Transport, reason: Disconnect, lasted: Duration) {
+        self.connections.of(transport).dec();
+        self.closed.of(transport).of(reason).inc();
+        self.lasted.observe(lasted);
+    }
+
+    /// A connection was refused.
+    pub fn rejected(&self, reason: Rejection) {
+        self.rejected.of(reason).inc();
+    }
+
+    /// Subscriptions of connected clients.
+    #[must_use]
+    pub fn subscriptions(&self) -> &IntGauge {
+        &self.subscriptions
+    }
+
+    /// Channels with a subscriber on this node.
+    #[must_use]
+    pub fn topics(&self) -> &IntGauge {
+        &self.channels
+    }
+
+    /// A publish request was answered.
+    pub fn publish_answered(&self, route: Route, class: StatusClass) {
+        self.publish_requests.of(route).of(class).inc();
+    }
+
+    /// A publish goes to the broker; for [`Metrics::published`].
+    #[must_use]
+    pub fn publish_timer(&self) -> Instant {
+        Instant::now()
+    }
+
+    /// The broker gave a receipt.
+    pub fn published(&self, receipt: &Receipt, timer: Instant) {
+        self.publish_duration.observe(timer.elapsed());
+        let counter = if receipt.duplicate { &self.deduplicated } else { &self.publications };
+        counter.inc();
+    }
+
+    /// So many messages came from the broker.
+    pub fn received(&self, messages: usize) {
+        self.received.inc_by(messages as u64);
+    }
+
+    /// So many messages, in so many bytes, were handed to a socket; the oldest of them was published at
+    /// `time`, in milliseconds since 1970.
+    pub fn delivered(&self, transport: Transport, messages: usize, bytes: usize, time: u64) {
+        self.deliveries.of(transport).inc_by(messages as u64);
+        self.delivered_bytes.of(transport).inc_by(bytes as u64);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let took = now.saturating_sub(Duration::from_millis(time));
+        self.delivery_latency.of(transport).observe(took);
+    }
+
+    /// A batch went to so many subscribers.
+    pub fn fanned_out(&self, subscribers: usize) {
+        self.fanout.observe(subscribers);
+    }
+
+    /// So many messages did not reach their client.
+    pub fn dropped(&self, reason: Dropped, messages: usize) {
+        self.dropped.of(reason).inc_by(messages as u64);
+    }
+
+    /// A client was told of a gap.
+    pub fn gap(&self, reason: GapReason) {
+        self.gaps.of(reason).inc();
+    }
+
+    /// A subscription started.
+    pub fn resumed(&self, recovery: Recovery) {
+        let result = match recovery {
+            Recovery::None => Resume::Fresh,
+            Recovery::Complete => Resume::Recovered,
+            Recovery::Gap => Resume::Gap,
+        };
+        self.resumes.of(result).inc();
+    }
+
+    /// So many messages of a history were handed to a subscriber.
+    pub fn replayed(&self, messages: usize) {
+        self.resume_messages.observe(messages);
+    }
+
+    /// A connection was ended since its client read too slowly.
+    pub fn slow_disconnected(&self) {
+        self.slow.of(SlowAction::Disconnect).inc();
+    }
+
+    /// So many messages made way for newer ones, since their client read too slowly.
+    pub fn conflated(&self, messages: usize) {
+        self.slow.of(SlowAction::Conflate).inc();
+        self.dropped(Dropped::Conflated, messages);
+    }
+
+    /// So many bytes more wait for sockets, or fewer.
+    pub fn queued(&self, change: i64) {
+        self.send_queue.add(change);
+    }
+
+    /// How far the end has come.
+    pub fn draining(&self, state: DrainState) {
+        self.drain.set(state as i64);
+    }
+
+    /// A rate limit held something back.
+    pub fn rate_limited(&self, scope: RateScope) {
+        self.limited.of(scope).inc();
+    }
+
+    /// Clients connected now.
+    #[must_use]
+    pub fn connected(&self) -> i64 {
+        Transport::ALL.iter().map(|t| self.connections.of(*t).get()).sum()
+    }
+}
+
+impl StatusClass {
+    /// The class of an HTTP status.
+    #[must_use]
+    pub fn of(status: u16) -> Self {
+        match status {
+            0..400 => Self::Success,
+            400..500 => Self::ClientError,
+            _ => Self::ServerError,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,233 @@
+//! Accepts connections, keeps their deadlines, has hyper parse their requests, and hands a socket over to
+//! its transport once the head of a stream's answer is out.
+
+mod guard;
+mod listener;
+
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    net::IpAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
+
+use axum::{Router, body::Body, response::Response};
+use http::{HeaderValue, header};
+use hyper::{Request, body::Incoming, server::conn::{http1, http2}, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::{sync::{OwnedSemaphorePermit, Semaphore}, time::{Instant, sleep_until}};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::ServiceExt as _;
+
+use self::guard::{Guard, Tracked, Watched};
+pub use self::listener::{BindError, Listener};
+use crate::{
+    admission::{Admission, Permit},
+    drain::Readiness,
+    http::handover::{Handover, Peer},
+    metrics::{Metrics, Rejection},
+    socket::Socket,
+};
+
+/// An idle kept-alive connection is closed after this time.
+const IDLE: Duration = Duration::from_secs(75);
+
+/// How long a peer may take to close after us, while its last bytes are read and dropped.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// What hyper may buffer of a head: more than `limits.headers`, so that we refuse with a problem, not hyper
+/// with a bare status.
+const HEAD_BUFFER: usize = 256 * 1024;
+
+/// Streams that one HTTP/2 connection may have open at once.
+const STREAMS: u32 = 100;
+
+/// What all connections of a listener share.
+#[derive(Clone)]
+pub struct Server {
+    /// Where requests go.
+    pub router: Router,
+    /// Who may come in; `None`: whoever there is a spare place for.
+    pub admission: Option<Admission>,
+    /// Places for connections that are only told that there is no room, or that need no permit.
+    pub spare: Arc<Semaphore>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Whether connections close after their answer.
+    pub readiness: Readiness,
+    /// From the connection to the end of its first head, and from a later head's first byte to its end.
+    pub header_timeout: Duration,
+    /// Cancelled when no further request is served.
+    pub stop: CancellationToken,
+    /// The tasks of all connections.
+    pub tasks: TaskTracker,
+}
+
+/// What a connection holds for as long as it lives.
+struct Place {
+    permit: Option<Permit>,
+    _spare: Option<OwnedSemaphorePermit>,
+    refused: Option<Rejection>,
+}
+
+impl Server {
+    /// Accepts until [`Server::stop`].
+    pub async fn accept(self, listener: Listener) {
+        let mut stop = pin!(self.stop.cancelled());
+        loop {
+            let accepted = tokio::select! {
+                () = &mut stop => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok(socket) => self.admit(socket),
+                Err(error) => {
+                    // Out of descriptors, mostly: they come back as connections end.
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    fn admit(&self, socket: Socket) {
+        // A peer that is gone already is found out by the first read.
+        let _ = socket.tune();
+        let address = socket.peer();
+        let admitted = self.admission.as_ref().map(|admission| admission.try_admit(address));
+        let (permit, refused) = match admitted {
+            Some(Ok(permit)) => (Some(permit), None),
+            Some(Err(refusal)) => (None, Some(Rejection::from(refusal))),
+            None => (None, None),
+        };
+        refused.iter().for_each(|reason| self.metrics.rejected(*reason));
+        let mut spare = None;
+        if permit.is_none() {
+            spare = Arc::clone(&self.spare).try_acquire_owned().ok();
+            if spare.is_none() {
+                return;
+            }
+        }
+        let place = Place {
+            permit,
+            _spare: spare,
+            refused,
+        };
+        self.tasks.spawn(self.clone().serve(socket, address, place));
+    }
+
+    async fn serve(self, socket: Socket, address: Option<IpAddr>, place: Place) {
+        let first_head = Instant::now() + self.header_timeout;
+        let (http2, read) = tokio::select! {
+            () = self.stop.cancelled() => return,
+            sniffed = tokio::time::timeout_at(first_head, guard::sniff(&socket)) => match sniffed {
+                Ok(Ok(sniffed)) => sniffed,
+                _ => return,
+            },
+        };
+        let guard = Arc::new(Guard::new(first_head, self.header_timeout, !http2));
+        let io = TokioIo::new(Watched::new(socket, read, Arc::clone(&guard)));
+        let peer = Peer {
+            address,
+            refused: place.refused,
+            handover: (!http2).then(Handover::default),
+        };
+        if http2 {
+            self.serve_http2(io, peer, &guard).await;
+        } else {
+            self.serve_http1(io, peer, &guard, place).await;
+        }
+    }
+
+    async fn serve_http1(self, io: TokioIo<Watched>, peer: Peer, guard: &Arc<Guard>, place: Place) {
+        let handover = peer.handover.clone().unwrap_or_default();
+        let service = service_fn(|request| Box::pin(self.answer(request, &peer, guard)));
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(HEAD_BUFFER);
+        let mut connection = Box::pin(http.serve_connection(io, service));
+        let mut stop = pin!(self.stop.cancelled());
+        let mut deadline = pin!(sleep_until(guard.first_deadline()));
+        let mut stopping = false;
+        let ended = poll_fn(|cx| {
+            let ended = connection.as_mut().poll(cx).is_ready();
+            if handover.is_asked() && (ended || guard.head_is_out()) {
+                return Poll::Ready(true);
+            }
+            if ended {
+                return Poll::Ready(false);
+            }
+            if !stopping && stop.as_mut().poll(cx).is_ready() {
+                stopping = true;
+                connection.as_mut().graceful_shutdown();
+                cx.waker().wake_by_ref();
+            }
+            guard.poll_deadline(cx, deadline.as_mut()).map(|()| false)
+        })
+        .await;
+        let timed_out = !ended && guard.is_past_deadline();
+        let parts = Pin::into_inner(connection).into_parts();
+        let socket = parts.io.into_inner().into_socket();
+        match handover.take().filter(|_| ended) {
+            Some(mut stream) => {
+                stream.connect(socket, &parts.read_buf);
+                stream.session_mut().hold(place.permit);
+                tokio::spawn(stream.run());
+            }
+            None if timed_out => {}
+            None => {
+                // hyper has half-closed; what the client still sends must not reset our last bytes.
+                socket.linger(LINGER).await;
+            }
+        }
+    }
+
+    async fn serve_http2(self, io: TokioIo<Watched>, peer: Peer, guard: &Arc<Guard>) {
+        let server = self.clone();
+        let served = Arc::clone(guard);
+        let service = service_fn(move |request| {
+            let (server, peer, guard) = (server.clone(), peer.clone(), Arc::clone(&served));
+            async move { server.answer(request, &peer, &guard).await }
+        });
+        let mut http = http2::Builder::new(TokioExecutor::new());
+        http.timer(TokioTimer::new())
+            .max_concurrent_streams(STREAMS)
+            .max_header_list_size(HEAD_BUFFER as u32)
+            .keep_alive_interval(Duration::from_secs(25))
+            .keep_alive_timeout(Duration::from_secs(10));
+        let mut connection = pin!(http.serve_connection(io, service));
+        let mut stop = pin!(self.stop.cancelled());
+        let mut deadline = pin!(sleep_until(guard.first_deadline()));
+        let mut stopping = false;
+        poll_fn(|cx| {
+            if connection.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            if !stopping && stop.as_mut().poll(cx).is_ready() {
+                stopping = true;
+                connection.as_mut().graceful_shutdown();
+                cx.waker().wake_by_ref();
+            }
+            guard.poll_deadline(cx, deadline.as_mut())
+        })
+        .await;
+    }
+
+    async fn answer(&self, request: Request<Incoming>, peer: &Peer, guard: &Arc<Guard>) -> Result<Response<Tracked>, Infallible> {
+        let busy = guard.busy();
+        let mut request = request.map(Body::new);
+        let keeps_alive = request.version() == http::Version::HTTP_11;
+        request.extensions_mut().insert(peer.clone());
+        let mut response = match self.router.clone().oneshot(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        };
+        let closes = self.readiness.is_leaving() || peer.refused.is_some();
+        if closes && keeps_alive && response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        Ok(response.map(|body| Tracked::new(body, busy)))
+    }
+}

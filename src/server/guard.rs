@@ -1,0 +1,236 @@
+//! The deadlines of one connection, and the socket as hyper sees it: watched, so that they can be kept.
+//!
+//! One deadline serves three rules. The first head must be complete within `limits.header_timeout` of the
+//! connection, whatever bytes come; a later head within the same time of its first byte; and between an
+//! answer and the next head a connection may be idle for 75 s. (hyper's own header timer starts when a
+//! connection is idle, so it closes those too, and not before it has chosen between HTTP/1 and HTTP/2.)
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::body::{Body, Bytes};
+use http_body::{Frame, SizeHint};
+use parking_lot::Mutex;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Instant, Sleep},
+};
+
+use super::IDLE;
+use crate::socket::Socket;
+
+/// The client's first bytes on HTTP/2 (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Reads until it is clear whether the client speaks HTTP/2; whether it does, and what was read.
+pub(super) async fn sniff(socket: &Socket) -> io::Result<(bool, Vec<u8>)> {
+    let mut read = [0; PREFACE.len()];
+    let mut len = 0;
+    loop {
+        std::future::poll_fn(|cx| socket.poll_read_ready(cx)).await?;
+        match socket.try_read(&mut read[len..]) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(n) => len += n,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(e) => return Err(e),
+        }
+        let http2 = read[..len] == PREFACE[..len];
+        if !http2 || len == PREFACE.len() {
+            return Ok((http2, read[..len].to_vec()));
+        }
+    }
+}
+
+/// See the module.
+pub(super) struct Guard {
+    header_timeout: Duration,
+    /// Whether a first byte starts the clock of a head: on HTTP/2 bytes are not heads.
+    heads_by_bytes: bool,
+    state: Mutex<State>,
+    /// hyper has written all it had since the last request was answered.
+    flushed: AtomicBool,
+}
+
+struct State {
+    deadline: Option<Instant>,
+    first: Instant,
+    /// Requests whose answers are not out.
+    busy: usize,
+    /// The next byte begins a head.
+    between: bool,
+}
+
+impl Guard {
+    pub(super) fn new(first: Instant, header_timeout: Duration, heads_by_bytes: bool) -> Self {
+        Self {
+            header_timeout,
+            heads_by_bytes,
+            state: Mutex::new(State {
+                deadline: Some(first),
+                first,
+                busy: 0,
+                between: false,
+            }),
+            flushed: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn first_deadline(&self) -> Instant {
+        self.state.lock().first
+    }
+
+    /// A head is complete; until the returned value is dropped, no deadline runs.
+    pub(super) fn busy(self: &Arc<Self>) -> Busy {
+        let mut state = self.state.lock();
+        state.busy += 1;
+        state.deadline = None;
+        self.flushed.store(false, Relaxed);
+        Busy(Arc::clone(self))
+    }
+
+    /// Whether the head of the last answer is out, when its body yields nothing.
+    pub(super) fn head_is_out(&self) -> bool {
+        self.flushed.load(Relaxed)
+    }
+
+    pub(super) fn is_past_deadline(&self) -> bool {
+        self.state.lock().deadline.is_some_and(|deadline| deadline <= Instant::now())
+    }
+
+    /// Ready when the deadline is past. `timer` is moved along lazily.
+    pub(super) fn poll_deadline(&self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<()> {
+        loop {
+            let Some(deadline) = self.state.lock().deadline else {
+                return Poll::Pending;
+            };
+            if timer.deadline() != deadline {
+                timer.as_mut().reset(deadline);
+            }
+            std::task::ready!(timer.as_mut().poll(cx));
+            if self.is_past_deadline() {
+                return Poll::Ready(());
+            }
+        }
+    }
+
+    fn read(&self) {
+        let mut state = self.state.lock();
+        if state.between && self.heads_by_bytes {
+            state.between = false;
+            state.deadline = Some(Instant::now() + self.header_timeout);
+        }
+    }
+}
+
+/// A request is being answered.
+pub(super) struct Busy(Arc<Guard>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let mut state = self.0.state.lock();
+        state.busy -= 1;
+        if state.busy == 0 {
+            state.deadline = Some(Instant::now() + IDLE);
+            state.between = true;
+        }
+    }
+}
+
+/// The body of an answer, which knows when it is out.
+pub(super) struct Tracked {
+    body: Body,
+    _busy: Busy,
+}
+
+impl Tracked {
+    pub(super) fn new(body: Body, busy: Busy) -> Self {
+        Self { body, _busy: busy }
+    }
+}
+
+impl http_body::Body for Tracked {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A socket with what was read of it before.
+pub(super) struct Watched {
+    socket: Socket,
+    read: Vec<u8>,
+    guard: Arc<Guard>,
+}
+
+impl Watched {
+    pub(super) fn new(socket: Socket, read: Vec<u8>, guard: Arc<Guard>) -> Self {
+        Self { socket, read, guard }
+    }
+
+    pub(super) fn into_socket(self) -> Socket {
+        self.socket
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.read.is_empty() {
+            let n = self.read.len().min(buf.remaining());
+            buf.put_slice(&self.read[..n]);
+            self.read = self.read.split_off(n);
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        let result = Pin::new(&mut self.socket).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.guard.read();
+        }
+        result
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write_vectored(cx, pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper flushes when its own buffer is empty, so the kernel has all that hyper wrote.
+        self.guard.flushed.store(true, Relaxed);
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.socket.half_close())
+    }
+}

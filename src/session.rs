@@ -1,0 +1,301 @@
+//! A connection's life, whatever carries it: it subscribes (hub first, broker confirmed second, history
+//! third), catches up from the history at the pace of its reader, hears live messages, and ends with a
+//! [`Disconnect`]. Knows no sockets and no HTTP.
+
+use std::{sync::Arc, task::Poll, time::Instant};
+
+use crate::{
+    admission::Permit,
+    broker::Replay,
+    channel::Channel,
+    config::Slow,
+    disconnect::Disconnect,
+    fault::Fault,
+    gap::{Gap, GapReason},
+    gateway::{Gateway, Subscription},
+    hub::{Batch, ConnectionId, Hole, Key, Outbox, Seam, Slot, Style, Topic},
+    metrics::Metrics,
+    position::{Position, Since},
+    publication::Publication,
+    wire::{Encoding, Object, Prepared, Reference},
+};
+
+/// One connection. Dropping it takes it out of everything it entered.
+#[derive(Debug)]
+pub struct Session {
+    gateway: Gateway,
+    outbox: Arc<Outbox>,
+    id: ConnectionId,
+    subscriptions: Vec<Subscription>,
+    opened: Instant,
+    reason: Disconnect,
+    /// Held for as long as the connection lives.
+    _permit: Option<Permit>,
+}
+
+impl Session {
+    /// Enters a connection that wants its bytes in `style`.
+    #[must_use]
+    pub fn open(gateway: &Gateway, style: Style, permit: Option<Permit>) -> Self {
+        let outbox = Arc::new(Outbox::new(style, gateway.config().limits.outbox));
+        gateway.metrics().opened(style.transport);
+        Self {
+            id: gateway.registry().enter(&outbox),
+            gateway: gateway.clone(),
+            outbox,
+            subscriptions: Vec::new(),
+            opened: Instant::now(),
+            reason: Disconnect::Client,
+            _permit: permit,
+        }
+    }
+
+    /// The id that `POST /v1/disconnect` takes.
+    #[must_use]
+    pub fn id(&self) -> ConnectionId {
+        self.id
+    }
+
+    /// The gateway.
+    #[must_use]
+    pub fn gateway(&self) -> &Gateway {
+        &self.gateway
+    }
+
+    /// The metrics.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        self.gateway.metrics()
+    }
+
+    /// The outbox.
+    #[must_use]
+    pub fn outbox(&self) -> &Arc<Outbox> {
+        &self.outbox
+    }
+
+    /// What it listens to.
+    #[must_use]
+    pub fn subscriptions(&self) -> &[Subscription] {
+        &self.subscriptions
+    }
+
+    /// Holds the permit of the socket, once the session has the socket.
+    pub fn hold(&mut self, permit: Option<Permit>) {
+        self._permit = permit;
+    }
+
+    /// Attaches to a channel. What is published meanwhile is held until [`CatchUp::run`] is through.
+    ///
+    /// # Errors
+    /// The broker's.
+    pub async fn attach(&mut self, channel: &Channel, since: &Since) -> Result<CatchUp, Fault> {
+        let (subscription, catch_up) = attach(&self.gateway, &self.outbox, channel, since).await?;
+        self.subscriptions.push(subscription);
+        Ok(catch_up)
+    }
+
+    /// Keeps a subscription that [`attach`] made.
+    pub fn keep(&mut self, subscription: Subscription) {
+        self.subscriptions.push(subscription);
+    }
+
+    /// Leaves a channel; whether it listened to it.
+    pub fn leave(&mut self, channel: &Channel) -> bool {
+        let Some(index) = self.subscriptions.iter().position(|s| s.channel() == channel) else {
+            return false;
+        };
+        let subscription = self.subscriptions.remove(index);
+        let slot = subscription.slot();
+        drop(subscription);
+        self.outbox.unseat(slot);
+        true
+    }
+
+    /// Hears no more messages, since it ends.
+    pub fn close(&mut self, reason: Disconnect) {
+        self.reason = reason;
+        self.subscriptions = Vec::new();
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.subscriptions = Vec::new();
+        self.gateway.registry().leave(self.id);
+        let transport = self.outbox.style().transport;
+        self.metrics().closed(transport, self.reason, self.opened.elapsed());
+    }
+}
+
+/// Seats an outbox in a channel.
+///
+/// # Errors
+/// The broker's.
+pub async fn attach(
+    gateway: &Gateway,
+    outbox: &Arc<Outbox>,
+    channel: &Channel,
+    since: &Since,
+) -> Result<(Subscription, CatchUp), Fault> {
+    let (subscription, page) = gateway.attach(outbox, channel, since).await?;
+    outbox.set_position(subscription.slot(), page.start.position);
+    gateway.metrics().resumed(page.start.recovery);
+    let catch_up = CatchUp {
+        gateway: gateway.clone(),
+        outbox: Arc::clone(outbox),
+        topic: Arc::clone(subscription.topic()),
+        key: subscription.key(),
+        slot: subscription.slot(),
+        page,
+    };
+    Ok((subscription, catch_up))
+}
+
+/// The way of a new subscription from its position to what is live.
+#[derive(Debug)]
+pub struct CatchUp {
+    gateway: Gateway,
+    outbox: Arc<Outbox>,
+    topic: Arc<Topic>,
+    key: Key,
+    slot: Slot,
+    page: Replay,
+}
+
+impl CatchUp {
+    /// The first page of the history, and where it starts.
+    #[must_use]
+    pub fn page(&self) -> &Replay {
+        &self.page
+    }
+
+    /// The channel.
+    #[must_use]
+    pub fn channel(&self) -> &Channel {
+        self.topic.channel()
+    }
+
+    /// The channel's seat.
+    #[must_use]
+    pub fn slot(&self) -> Slot {
+        self.slot
+    }
+
+    /// Says `subscribed`. `with_cursor` on the last one of a request.
+    pub fn announce(&self, reference: Option<&Reference>, with_cursor: bool) {
+        let start = &self.page.start;
+        let object = Object::Subscribed {
+            channel: self.channel(),
+            position: start.position,
+            recovery: start.recovery,
+            reference,
+        };
+        self.outbox.say(&object, with_cursor, self.gateway.metrics());
+    }
+
+    /// Hands over what the history holds, page by page as the reader takes them, and then what was held.
+    ///
+    /// # Errors
+    /// Why the connection must end.
+    pub async fn run(mut self) -> Result<(), Disconnect> {
+        let mut first = true;
+        loop {
+            self.outbox.set_position(self.slot, self.page.start.after);
+            if let Some(gap) = self.page.start.gap {
+                self.tell(gap, first)?;
+            }
+            first = false;
+            if !room(&self.outbox).await {
+                return Ok(());
+            }
+            self.hand_over()?;
+            if !self.page.more && self.go_live() == Seam::Live {
+                return Ok(());
+            }
+            // A reader that takes all at once must not keep everybody else waiting.
+            tokio::task::yield_now().await;
+            let after = self.outbox.position(self.slot).unwrap_or(self.page.top);
+            let next = self.gateway.read_on(&self.topic, after).await;
+            self.page = next.map_err(|_| Disconnect::Overloaded)?;
+        }
+    }
+
+    /// Hears live messages from now on, if the page was the last one.
+    pub fn go_live(&self) -> Seam {
+        self.topic.go_live(self.key, self.gateway.metrics())
+    }
+
+    /// Reads the first page anew, from where the channel stands.
+    ///
+    /// # Errors
+    /// The broker's.
+    pub async fn read_again(&mut self) -> Result<(), Fault> {
+        let after = self.outbox.position(self.slot).unwrap_or(self.page.top);
+        self.page = self.gateway.read_on(&self.topic, after).await?;
+        Ok(())
+    }
+
+    /// The messages of the first page, for who writes them itself.
+    pub fn take_messages(&mut self) -> Vec<Arc<Publication>> {
+        std::mem::take(&mut self.page.messages)
+    }
+
+    fn hand_over(&mut self) -> Result<(), Disconnect> {
+        let messages = self.take_messages();
+        if messages.is_empty() {
+            return Ok(());
+        }
+        self.gateway.metrics().replayed(messages.len());
+        let batch = Batch::new(messages.into_iter().map(Prepared::new).collect());
+        let offered = self.outbox.offer(self.slot, &batch, 0, self.gateway.metrics());
+        offered.map_err(|Hole| Disconnect::Internal)
+    }
+
+    /// Says that messages are missing. One that opens between two pages of a replay was made by the reader:
+    /// what it had yet to read has left the history.
+    fn tell(&self, gap: Gap, first: bool) -> Result<(), Disconnect> {
+        let metrics = self.gateway.metrics();
+        let too_slow = !first && gap.reason == GapReason::Trimmed;
+        if too_slow && self.topic.namespace().slow == Slow::Disconnect {
+            self.outbox.set_position(self.slot, gap.from);
+            metrics.slow_disconnected();
+            return Err(Disconnect::Slow);
+        }
+        metrics.gap(gap.reason);
+        if says_gaps(self.outbox.style().encoding) {
+            let channel = self.channel();
+            self.outbox.say(&Object::Gap { channel, gap }, true, metrics);
+            Ok(())
+        } else {
+            Err(Disconnect::Gap)
+        }
+    }
+}
+
+/// Whether a format can say that messages are missing; where it cannot, the connection ends.
+#[must_use]
+pub fn says_gaps(encoding: Encoding) -> bool {
+    !matches!(encoding, Encoding::WebSocket { raw: true } | Encoding::Ndjson { raw: true })
+}
+
+/// Waits until a replay may hand over more. `false`: the connection ends first.
+async fn room(outbox: &Outbox) -> bool {
+    std::future::poll_fn(|cx| {
+        outbox.watch(cx);
+        if outbox.ending().is_some() {
+            Poll::Ready(false)
+        } else if outbox.has_room() {
+            Poll::Ready(true)
+        } else {
+            Poll::Pending
+        }
+    })
+    .await
+}
+
+/// The position that a closing raw connection comes back with.
+#[must_use]
+pub fn resume_hint(position: Option<Position>) -> String {
+    position.map_or_else(String::new, |p| p.to_string())
+}

@@ -1,0 +1,113 @@
+// A `tidegate` process on free ports, and a proxy whose connections can be cut.
+
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import net from 'node:net';
+import { fileURLToPath } from 'node:url';
+
+const BINARY = process.env.TIDEGATE_BIN ?? fileURLToPath(new URL('../../target/release/tidegate', import.meta.url));
+
+/** A port that was free a moment ago. */
+export async function freePort() {
+  const server = net.createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address();
+  server.close();
+  await once(server, 'close');
+  return port;
+}
+
+/** Asks `check` again and again until it gives something. */
+export async function eventually(what, check, patience = 20_000) {
+  const deadline = Date.now() + patience;
+  for (;;) {
+    const found = await check();
+    if (found) return found;
+    if (Date.now() > deadline) throw new Error(`never happened: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+/** Starts a gateway; `keys` are `TIDEGATE_…` variables. */
+export async function start(keys = {}) {
+  const [publicPort, internalPort] = [await freePort(), await freePort()];
+  const environment = Object.entries(process.env).filter(([name]) => !name.startsWith('TIDEGATE_'));
+  const child = spawn(BINARY, [], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: {
+      ...Object.fromEntries(environment),
+      TIDEGATE_PUBLIC__LISTEN: `127.0.0.1:${publicPort}`,
+      TIDEGATE_INTERNAL__LISTEN: `127.0.0.1:${internalPort}`,
+      TIDEGATE_DRAIN__NOTICE: '0s',
+      TIDEGATE_DRAIN__PERIOD: '1s',
+      ...keys,
+    },
+  });
+  const gateway = {
+    child,
+    said: '',
+    publicPort,
+    http: `http://127.0.0.1:${publicPort}`,
+    socket: `ws://127.0.0.1:${publicPort}`,
+    internal: `http://127.0.0.1:${internalPort}`,
+
+    /** Publishes JSON, or what `headers` says; gives the receipt. */
+    async publish(channel, data, headers = { 'Content-Type': 'application/json' }) {
+      const body = headers['Content-Type'] === 'application/json' ? JSON.stringify(data) : data;
+      const answer = await fetch(`${this.internal}/v1/channels/${channel}/messages`, { method: 'POST', headers, body });
+      if (answer.status !== 202) throw new Error(`${answer.status}: ${await answer.text()}`);
+      return answer.json();
+    },
+
+    async subscribers(channel) {
+      return (await (await fetch(`${this.internal}/v1/channels/${channel}`)).json()).subscribers;
+    },
+
+    async untilSubscribers(channel, wanted) {
+      await eventually(`${wanted} subscribers of ${channel}`, async () => (await this.subscribers(channel)) === wanted);
+    },
+
+    /** Ends it politely and gives the exit code. */
+    async stop() {
+      if (child.exitCode === null && child.signalCode === null) {
+        child.kill('SIGTERM');
+        await once(child, 'exit');
+      }
+      return child.exitCode;
+    },
+  };
+  for (const pipe of [child.stdout, child.stderr]) {
+    pipe.setEncoding('utf8').on('data', (text) => { gateway.said += text; });
+  }
+  await eventually('the gateway starts', async () => {
+    if (child.exitCode !== null) throw new Error(`it ended with ${child.exitCode}:\n${gateway.said}`);
+    return fetch(`${gateway.http}/ready`).then((answer) => answer.ok, () => false);
+  });
+  return gateway;
+}
+
+/** Passes connections on to a port until they are cut. */
+export async function proxyTo(port) {
+  const open = new Set();
+  const server = net.createServer((client) => {
+    const upstream = net.connect(port, '127.0.0.1');
+    for (const socket of [client, upstream]) {
+      open.add(socket);
+      socket.on('error', () => {}).on('close', () => open.delete(socket));
+    }
+    client.pipe(upstream).pipe(client);
+  }).listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  return {
+    port: server.address().port,
+    /** Ends every connection that passes now. */
+    cut() {
+      for (const socket of open) socket.destroy();
+    },
+    async close() {
+      this.cut();
+      server.close();
+      await once(server, 'close');
+    },
+  };
+}

@@ -1,0 +1,332 @@
+//! Limits of connections and requests: what is too large, too slow or too many is ended, and
+//! nobody else notices.
+
+use std::time::{Duration, Instant};
+
+use crate::support::client::Options;
+use crate::support::raw::find;
+use crate::support::sse_parser::{SseItem, SseParser};
+use crate::support::{Client, Conn, TestGateway, Transport, eventually, within};
+
+#[tokio::test]
+async fn a_head_of_more_than_64_kib_is_431() {
+    let gateway = TestGateway::start().run().await;
+    for (bytes, status) in [(60 * 1024, 200), (70 * 1024, 431), (120 * 1024, 431)] {
+        let filling = "x".repeat(bytes);
+        let answer =
+            gateway.public("GET", "/v1/subscribe?channel=a&wait=0", &[("X-Filling", &filling)], None).await;
+        assert_eq!(answer.status(), status, "{bytes}");
+        if status == 431 {
+            answer.problem(431, "headers_too_large");
+        }
+    }
+    // So large that nobody looks at it.
+    let filling = "x".repeat(1_000_000);
+    let mut conn = Conn::open(gateway.public).await;
+    let bytes = conn.encode("GET", "/live", &[("X-Filling", &filling)], None);
+    let _ = conn.try_send(bytes).await;
+    assert_eq!(conn.head().await.status, 431);
+    gateway.finish(()).await;
+}
+
+#[tokio::test]
+async fn the_limit_of_a_head_is_configured() {
+    let gateway = TestGateway::start().with("limits.headers = '4KiB'").run().await;
+    for (bytes, status) in [(3000, 200), (5000, 431)] {
+        let filling = "x".repeat(bytes);
+        let answer = gateway.public("GET", "/live", &[("X-Filling", &filling)], None).await;
+        assert_eq!(answer.status(), status, "{bytes}");
+        if status == 431 {
+            assert_eq!(answer.problem(431, "headers_too_large")["limit"], 4096);
+        }
+    }
+    gateway.finish(()).await;
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_a_timeout() {
+    let gateway = TestGateway::start().with("limits.body_timeout = '1s'").run().await;
+    for path in ["/v1/channels/a/messages", "/v1/messages", "/v1/disconnect"] {
+        let mut conn = Conn::open(gateway.internal).await;
+        let headers = [("Content-Type", "application/json"), ("Content-Length", "100")];
+        let mut bytes = conn.encode("POST", path, &headers, None);
+        bytes.extend(b"{\"half");
+        conn.send(bytes).await;
+        let begun = Instant::now();
+        conn.answer("POST").await.problem(408, "timeout");
+        let took = begun.elapsed();
+        assert!((Duration::from_millis(800)..Duration::from_secs(5)).contains(&took), "{took:?}");
+        assert!(conn.closed_within(Duration::from_secs(5)).await, "the connection cannot go on");
+    }
+    gateway.finish(()).await;
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_is_published_to_nobody() {
+    let gateway = TestGateway::start().run().await;
+    for head in ["Content-Length: 100\r\n", "Transfer-Encoding: chunked\r\n"] {
+        let mut conn = Conn::open(gateway.internal).await;
+        let start =
+            "POST /v1/channels/a/messages HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n";
+        conn.send(format!("{start}{head}\r\n5\r\nhello\r\n")).await;
+        drop(conn);
+    }
+    gateway.publish("a", "1").await;
+    assert_eq!(gateway.get("/v1/channels/a").await["messages"], 1);
+    gateway.finish(()).await;
+}
+
+#[tokio::test]
+async fn an_incomplete_head_is_closed_in_time() {
+    let gateway = TestGateway::start().with("limits.header_timeout = '1s'").run().await;
+    for address in [gateway.public, gateway.internal] {
+        for bytes in [
+            "",
+            "P",
+            "G",
+            "\r\n",
+            "PRI * HTTP",
+            "PRI * HTTP/2.0\r\n\r\nSM",
+            "GET / HTTP/1.1\r\n",
+            "GET / HTTP/1.1\r\nHost: localhost\r\n",
+            "\u{16}\u{3}\u{1}",
+        ] {
+            let mut conn = Conn::open(address).await;
+            conn.send(bytes).await;
+            let begun = Instant::now();
+            assert!(conn.closed_within(Duration::from_secs(5)).await, "{bytes:?} is still open");
+            assert!(begun.elapsed() < Duration::from_secs(4), "{bytes:?}: {:?}", begun.elapsed());
+        }
+    }
+    gateway.finish(()).await;
+}
+
+#[tokio::test]
+async fn a_later_heads_time_counts_from_its_first_byte() {
+    let gateway = TestGateway::start().with("limits.header_timeout = '1s'").run().await;
+    let mut conn = Conn::open(gateway.public).await;
+    conn.get("/live", &[]).await.expect(200);
+    // Idle for longer than a head may take: that is no fault.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    conn.get("/live", &[]).await.expect(200);
+    conn.send("GET /live HTTP/1.1\r\nHost").await;
+    let begun = Instant::now();
+    assert!(conn.closed_within(Duration::from_secs(5)).await);
+    assert!(begun.elapsed() > Duration::from_millis(700), "{:?}", begun.elapsed());
+    gateway.finish(()).await;
+}
+
+#[tokio::test]
+async fn a_head_that_trickles_gets_no_more_time() {
+    let gateway = TestGateway::start().with("limits.header_timeout = '1s'").run().await;
+    let mut conn = Conn::open(gateway.public).await;
+    conn.send("GET /live HTTP/1.1\r\nHost: localhost\r\n").await;
+    let begun = Instant::now();
+    let mut drip = tokio::time::interval(Duration::from_millis(100));
+    loop {
+        drip.tick().await;
+        if conn.try_send("X: y\r\n").await.is_err() {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(8), "it may trickle for ever");
+    }
+    gateway.finish(()).await;
+}
+
+#[tokio::test]
+async fn two_thousand_half_open_connections_are_closed_and_disturb_nobody() {
+    let gateway = TestGateway::start().run().await;
+    let mut client = Client::connect(&gateway, Transport::Websocket, "channel=a").await;
+    let begun = Instant::now();
+    let mut half_open = Vec::new();
+    for number in 0..2000 {
+        let mut conn = Conn::open(gateway.public).await;
+        let bytes = ["", "P", "PRI * HTTP", "GET /v1/subscribe HTTP/1.1\r\nHost: l"][number % 4];
+        conn.send(bytes).await;
+        half_open.push(conn);
+    }
+    let opened = Instant::now();
+    let closed = futures_util::future::join_all(
+        half_open.iter_mut().map(|conn| conn.closed_within(Duration::from_secs(20))),
+    );
+    let serve = async {
+        let mut slowest = Duration::ZERO;
+        for number in 1.. {
+            let sent = Instant::now();
+            gateway.publish("a", number.to_string()).await;
+            assert_eq!(client.numbers(1).await, [number]);
+            slowest = slowest.max(sent.elapsed());
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            if opened.elapsed() > Duration::from_secs(9) {
+                break;
+            }
+        }
+        slowest
+    };
+    let (closed, slowest) = tokio::join!(
+        async {
+            let closed = closed.await;
+            (closed, opened.elapsed(), begun.elapsed())
+        },
+        serve
+    );
+    assert!(closed.0.iter().all(|closed| *closed), "some are still open");
+    assert!(closed.1 < Duration::from_secs(11), "the last one after {:?}", closed.1);
+    assert!(closed.2 > Duration::from_secs(9), "not before their time: {:?}", closed.2);
+    assert!(slowest < Duration::from_secs(2), "others waited {slowest:?}");
+    gateway.finish((client, half_open)).await;
+}
+
+#[tokio::test]
+#[ignore = "takes longer than a minute"]
+async fn an_idle_kept_alive_connection_is_closed_after_75_s() {
+    let gateway = TestGateway::start().run().await;
+    let mut conn = Conn::open(gateway.public).await;
+    conn.get("/live", &[]).await.expect(200);
+    let begun = Instant::now();
+    assert!(conn.closed_within(Duration::from_secs(90)).await);
+    assert!(
+        (Duration::from_secs(70)..Duration::from_secs(85)).contains(&begun.elapsed()),
+        "{:?}",
+        begun.elapsed()
+    );
+    gateway.finish(()).await;
+}
+
+#[tokio::test]
+async fn a_head_that_is_none_gets_a_bare_400_and_the_end() {
+    let gateway = TestGateway::start().run().await;
+    for bytes in [
+        "NONSENSE\r\n\r\n",
+        "GET /live\r\n\r\n",
+        "GET  /live HTTP/1.1\r\n\r\n",
+        "GET /live HTTP/1.1\r\nHost localhost\r\n\r\n",
+        "GET /live HTTP/1.1\r\nHost: localhost\r\nBad Name: x\r\n\r\n",
+        "GET /live HTTP/1.1\r\nHost: localhost\r\nX: a\u{0}b\r\n\r\n",
+        "POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n",
+        "POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+        "POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+        "POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip\r\n\r\n",
+    ] {
+        for address in [gateway.public, gateway.internal] {
+            let mut conn = Conn::open(address).await;
+            conn.send(bytes).await;
+            let answer = within(Duration::from_secs(10), bytes, conn.answer("GET")).await;
+            assert_eq!(answer.status(), 400, "{bytes:?}");
+            assert!(conn.closed_within(Duration::from_secs(5)).await, "{bytes:?}");
+        }
+    }
+    gateway.finish(()).await;
+}
+
+#[tokio::test]
+async fn nothing_can_be_smuggled_behind_a_request() {
+    let gateway = TestGateway::start().run().await;
+    let smuggled = "POST /v1/channels/smuggled/messages HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length: 1\r\n\r\nx";
+    let request = format!(
+        "POST /v1/channels/a/messages HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{smuggled}",
+        smuggled.len() + 5
+    );
+    let mut conn = Conn::open(gateway.internal).await;
+    conn.send(request).await;
+    assert_eq!(conn.head().await.status, 400);
+    assert!(conn.closed_within(Duration::from_secs(5)).await);
+    for channel in ["a", "smuggled"] {
+        assert_eq!(gateway.get(&format!("/v1/channels/{channel}")).await["messages"], 0);
+    }
+    gateway.finish(()).await;
+}
+
+each_transport! {
+    async fn one_connection_too_many_is_told_to_come_back(transport) {
+        for key in ["limits.connections", "limits.connections_per_address"] {
+            // The internal listener is not asked while all places are taken.
+            let gateway = TestGateway::start().with(&format!("{key} = 4")).run().await;
+            let mut clients = Vec::new();
+            for number in 0..4 {
+                clients.push(Client::connect(&gateway, Transport::Ndjson, &format!("channel=c{number}")).await);
+            }
+            let refused = Client::open(gateway.public, transport, "channel=a", Options::default()).await;
+            let Err(answer) = refused else { panic!("{key}: a fifth is served") };
+            if transport == Transport::Sse {
+                assert_eq!(answer.status(), 200);
+                let items = SseParser::default().push(&answer.body);
+                assert!(matches!(items[..], [SseItem::Retry(_)]), "{items:?}");
+            } else {
+                answer.problem(503, "too_many_connections");
+                assert!(answer.header("retry-after").expect("Retry-After").parse::<u64>().is_ok());
+            }
+            clients.pop();
+            let address = gateway.public;
+            let client = eventually("the free place is given", async || {
+                Client::open(address, transport, "channel=a", Options::default()).await.ok()
+            })
+            .await;
+            drop((client, clients));
+            // The other listener takes part again once the places are free.
+            let internal = gateway.internal;
+            eventually("a backend is served", async || {
+                let mut conn = Conn::open(internal).await;
+                (conn.get("/live", &[]).await.status() == 200).then_some(())
+            })
+            .await;
+            gateway.finish(()).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_413_is_read_by_a_client_that_sends_all_before_it_reads() {
+    let gateway = TestGateway::start().with("limits.message = '1KiB'").run().await;
+    for _ in 0..10 {
+        let mut conn = Conn::open(gateway.internal).await;
+        let body = vec![b'x'; 900_000];
+        let bytes =
+            conn.encode("POST", "/v1/channels/a/messages", &[("Content-Type", "text/plain")], Some(&body));
+        let _ = conn.try_send(bytes).await;
+        conn.answer("POST").await.problem(413, "message_too_large");
+    }
+    gateway.finish(()).await;
+}
+
+#[tokio::test]
+async fn a_declared_length_alone_costs_nothing() {
+    let gateway = TestGateway::start().run().await;
+    let mut conn = Conn::open(gateway.internal).await;
+    let headers = [("Content-Type", "text/plain"), ("Content-Length", "9000000000000000000")];
+    let bytes = conn.encode("POST", "/v1/channels/a/messages", &headers, None);
+    conn.send(bytes).await;
+    conn.answer("POST").await.problem(413, "message_too_large");
+    gateway.finish(()).await;
+}
+
+#[tokio::test]
+async fn nonsense_never_harms_others() {
+    let gateway = TestGateway::start().run().await;
+    let mut client = Client::connect(&gateway, Transport::Sse, "channel=a").await;
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut random = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    for round in 0..200 {
+        let mut conn = Conn::open(if round % 2 == 0 { gateway.public } else { gateway.internal }).await;
+        let mut bytes: Vec<u8> = (0..random() % 400).map(|_| random().to_be_bytes()[0]).collect();
+        match round % 4 {
+            0 => bytes
+                .splice(0..0, *b"GET /v1/subscribe?channel=a HTTP/1.1\r\nHost: localhost\r\n")
+                .for_each(drop),
+            1 => bytes.splice(0..0, *b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").for_each(drop),
+            2 => bytes.splice(0..0, *b"GET /v1/subscribe?").for_each(drop),
+            _ => {}
+        }
+        let _ = conn.try_send(bytes).await;
+    }
+    gateway.publish("a", "1").await;
+    assert_eq!(client.numbers(1).await, [1]);
+    assert!(find(gateway.metrics().await.as_bytes(), b"tidegate_connections").is_some());
+    gateway.finish(client).await;
+}

@@ -1,0 +1,34 @@
+//! The integration tests: one binary, through the front door, a file for each behaviour.
+//!
+//! What holds for every transport is written once with `each_transport!` and runs as a table over
+//! WebSocket, SSE, NDJSON and long poll. `support` starts gateways inside the process and holds the
+//! clients; it shares no code with the server, and it checks every answer it sees against
+//! `openapi.yaml`.
+
+// A test says what it expects by failing.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+#[macro_use]
+mod support;
+
+mod admin;
+mod age;
+mod batch;
+mod cli;
+mod contract;
+mod delivery;
+mod drain;
+mod gaps;
+mod heartbeat;
+mod http2;
+mod limits;
+mod metrics;
+mod ndjson;
+mod negotiation;
+mod origins;
+mod poll;
+mod publish;
+mod resume;
+mod slow;
+mod sse;
+mod websocket;

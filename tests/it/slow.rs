@@ -1,0 +1,187 @@
+//! Who reads slowly: cut off and told where to go on, or given the newest alone; nobody else notices.
+
+use std::time::{Duration, Instant};
+
+use crate::support::client::Options;
+use crate::support::{Client, Event, Message, TestGateway, Transport, eventually};
+
+fn stalled() -> Options<'static> {
+    Options { narrow: true, ..Options::default() }
+}
+
+/// Publishes this many messages of 8 KiB, each a number and a filling.
+async fn publish_large(gateway: &TestGateway, channel: &str, first: u64, last: u64) {
+    let mut conn = crate::support::Conn::open(gateway.internal).await;
+    let filling = "x".repeat(8192);
+    for number in first..=last {
+        let body = format!("{{\"n\":{number},\"x\":\"{filling}\"}}");
+        let target = format!("/v1/channels/{channel}/messages");
+        let headers = [("Content-Type", "application/json")];
+        conn.request("POST", &target, &headers, Some(body.as_bytes())).await.expect(202);
+    }
+}
+
+fn number(message: &Message) -> u64 {
+    let data: serde_json::Value = serde_json::from_str(message.data.as_deref().expect("data")).expect("JSON");
+    data["n"].as_u64().expect("a number")
+}
+
+const LONG: &str = "history_messages = 100000\nhistory_bytes = '64MiB'";
+
+each_stream! {
+    async fn a_stalled_reader_is_cut_off_and_loses_nothing(transport) {
+        let gateway = TestGateway::start().with("limits.outbox = '64KiB'").namespace("default", LONG).run().await;
+        let mut slow = Client::connect_with(gateway.public, transport, "channel=a", stalled()).await;
+        let mut fast = Client::connect(&gateway, transport, "channel=a").await;
+        let total = 400;
+        let read = async {
+            for wanted in 1..=total {
+                assert_eq!(number(&fast.message().await), wanted);
+            }
+        };
+        tokio::join!(publish_large(&gateway, "a", 1, total), read);
+        gateway.until_subscribers("a", 1).await;
+
+        // It wakes up: what had left for it is whole and in order, then comes the end.
+        let mut seen = 0;
+        let mut parting = None;
+        loop {
+            match slow.next().await {
+                Event::Message(message) => {
+                    seen += 1;
+                    assert_eq!(number(&message), seen);
+                }
+                Event::Goodbye { code, .. } => parting = Some(code),
+                Event::End(_) => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(seen < total, "it was never slow");
+        assert!(parting.is_none_or(|code| code == "slow"));
+        let mut back = slow.resume_on(transport).await;
+        assert_eq!(back.subscribed[0].2, "complete", "no gap");
+        while seen < total {
+            seen += 1;
+            assert_eq!(number(&back.message().await), seen);
+        }
+        gateway.finish((fast, back)).await;
+    }
+
+    async fn a_stalled_reader_delays_nobody(transport) {
+        let gateway = TestGateway::start().with("limits.outbox = '1MiB'").namespace("default", LONG).run().await;
+        let mut stalled_ones = Vec::new();
+        for _ in 0..10 {
+            stalled_ones.push(Client::connect_with(gateway.public, transport, "channel=a", stalled()).await);
+        }
+        let mut fast = Client::connect(&gateway, Transport::Ndjson, "channel=a").await;
+        let mut slowest = Duration::ZERO;
+        for round in 1..=300 {
+            let begun = Instant::now();
+            publish_large(&gateway, "a", round, round).await;
+            assert_eq!(number(&fast.message().await), round);
+            slowest = slowest.max(begun.elapsed());
+        }
+        assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+        gateway.finish((stalled_ones, fast)).await;
+    }
+
+    async fn a_reader_is_slow_too_when_what_waits_for_it_leaves_the_history(transport) {
+        let gateway = TestGateway::start()
+            .with("limits.outbox = '64MiB'")
+            .namespace("default", "history_messages = 10\nhistory_bytes = '64MiB'")
+            .run()
+            .await;
+        let mut slow = Client::connect_with(gateway.public, transport, "channel=a", stalled()).await;
+        publish_large(&gateway, "a", 1, 400).await;
+        gateway.until_subscribers("a", 0).await;
+        let mut seen = 0;
+        while let Event::Message(message) = slow.next().await {
+            seen += 1;
+            assert_eq!(number(&message), seen);
+        }
+        assert!(seen < 400);
+        // What is gone by now is said.
+        let mut back = slow.resume_on(transport).await;
+        assert_eq!(back.gap().await.0, "trimmed");
+        assert_eq!(number(&back.message().await), 391);
+        gateway.finish(back).await;
+    }
+
+    async fn with_latest_a_stalled_reader_stays_and_gets_the_newest(transport) {
+        let gateway = TestGateway::start()
+            .with("limits.outbox = '64KiB'")
+            .namespace("ticker", &format!("slow = 'latest'\n{LONG}"))
+            .run()
+            .await;
+        let options = Options { narrow: true, conflated: true, ..Options::default() };
+        let mut slow = Client::connect_with(gateway.public, transport, "channel=ticker:a&channel=ticker:b", options).await;
+        let total = 400;
+        tokio::join!(publish_large(&gateway, "ticker:a", 1, total), publish_large(&gateway, "ticker:b", 1, total));
+        assert_eq!(gateway.subscribers("ticker:a").await, 1, "it stays");
+        let (mut a, mut b) = (Vec::new(), Vec::new());
+        while a.last() != Some(&total) || b.last() != Some(&total) {
+            let message = slow.message().await;
+            if message.channel == "ticker:a" { a.push(number(&message)) } else { b.push(number(&message)) }
+        }
+        for numbers in [&a, &b] {
+            assert!(numbers.is_sorted_by(|one, other| one < other), "{numbers:?}");
+        }
+        assert!(a.len() + b.len() < 800, "it was never slow");
+        // From here on it is like any other.
+        publish_large(&gateway, "ticker:a", total + 1, total + 1).await;
+        assert_eq!(number(&slow.message().await), total + 1);
+        gateway.finish(slow).await;
+    }
+
+    async fn a_reader_that_keeps_up_with_bursts_is_not_slow(transport) {
+        let gateway = TestGateway::start().with("limits.outbox = '256KiB'").namespace("default", LONG).run().await;
+        let mut client = Client::connect(&gateway, transport, "channel=a").await;
+        for burst in 0..10 {
+            publish_large(&gateway, "a", burst * 10 + 1, burst * 10 + 10).await;
+            for wanted in burst * 10 + 1..=burst * 10 + 10 {
+                assert_eq!(number(&client.message().await), wanted);
+            }
+        }
+        gateway.finish(client).await;
+    }
+
+    async fn a_long_replay_into_a_narrow_reader_is_no_slowness(transport) {
+        let gateway = TestGateway::start().with("limits.outbox = '64KiB'").namespace("default", LONG).run().await;
+        publish_large(&gateway, "a", 1, 300).await;
+        let mut client = Client::connect_with(gateway.public, transport, "channel=a&since=earliest", stalled()).await;
+        for wanted in 1..=300 {
+            assert_eq!(number(&client.message().await), wanted);
+        }
+        gateway.finish(client).await;
+    }
+}
+
+#[tokio::test]
+async fn a_message_larger_than_the_outbox_still_arrives() {
+    let gateway = TestGateway::start().with("limits.outbox = '16KiB'").namespace("default", LONG).run().await;
+    for transport in Transport::ALL {
+        let mut client = Client::connect(&gateway, transport, "channel=a").await;
+        let body = format!("\"{}\"", "x".repeat(200_000));
+        gateway.publish("a", &body).await;
+        assert_eq!(
+            client.message().await.data.as_deref().map(str::len),
+            Some(body.len()),
+            "{}",
+            transport.name()
+        );
+    }
+    gateway.finish(()).await;
+}
+
+#[tokio::test]
+async fn a_slow_readers_end_is_counted() {
+    let gateway = TestGateway::start().with("limits.outbox = '64KiB'").namespace("default", LONG).run().await;
+    let slow = Client::connect_with(gateway.public, Transport::Sse, "channel=a", stalled()).await;
+    publish_large(&gateway, "a", 1, 300).await;
+    gateway.until_subscribers("a", 0).await;
+    eventually("the gauge falls", async || {
+        (gateway.metric("tidegate_connections", &[("transport", "sse")]).await == 0.0).then_some(())
+    })
+    .await;
+    gateway.finish(slow).await;
+}
