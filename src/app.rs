@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -41,12 +41,11 @@ pub enum StartError {
 pub struct Running {
     gateway: Gateway,
     admission: Admission,
-    readiness: Readiness,
     public: Vec<Option<SocketAddr>>,
     internal: Vec<Option<SocketAddr>>,
-    pace: Arc<tokio::sync::watch::Sender<Option<Pace>>>,
+    pace: watch::Sender<Option<Pace>>,
+    ended: CancellationToken,
     stop: CancellationToken,
-    tasks: TaskTracker,
     background: Vec<tokio::task::JoinHandle<()>>,
 }
 
@@ -62,7 +61,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let (memory, events) = Memory::new(EVENTS, Clock::system());
     let broker = Broker::Memory(memory);
     let gateway = Gateway::new(Arc::clone(&config), broker.clone(), Arc::clone(&metrics));
-    let background = vec![
+    let mut background = vec![
         tokio::spawn(pump::run(gateway.clone(), events)),
         tokio::spawn(sweep(broker)),
     ];
@@ -101,15 +100,23 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     for (server, listener) in both.into_iter().flat_map(|(s, ls)| ls.into_iter().map(move |l| (s.clone(), l))) {
         tasks.spawn(server.accept(listener));
     }
+    let ended = CancellationToken::new();
+    let (pace, asked) = watch::channel(None);
+    background.push(tokio::spawn(end(
+        gateway.clone(),
+        readiness.clone(),
+        asked,
+        (stop.clone(), tasks),
+        ended.clone(),
+    )));
     Ok(Running {
         gateway,
         admission,
-        readiness,
         public: public_addresses,
         internal: internal_addresses,
-        pace: Arc::new(tokio::sync::watch::channel(None).0),
+        pace,
+        ended,
         stop,
-        tasks,
         background,
     })
 }
@@ -120,6 +127,22 @@ async fn bind(addresses: &[Listen], key: &'static str) -> Result<Vec<Listener>, 
         listeners.push(Listener::bind(address, key).await?);
     }
     Ok(listeners)
+}
+
+/// Waits until it is told to end; drains, and then ends the connections that are left.
+async fn end(
+    gateway: Gateway,
+    readiness: Readiness,
+    mut asked: watch::Receiver<Option<Pace>>,
+    (stop, tasks): (CancellationToken, TaskTracker),
+    ended: CancellationToken,
+) {
+    let pace = asked.wait_for(Option::is_some).await.ok().and_then(|pace| *pace);
+    drain::run(&gateway, &readiness, pace.unwrap_or(Pace::Hasty)).await;
+    stop.cancel();
+    tasks.close();
+    let _ = tokio::time::timeout(LAST_ANSWERS, tasks.wait()).await;
+    ended.cancel();
 }
 
 async fn sweep(broker: Broker) {
@@ -174,7 +197,7 @@ impl Running {
         (self.public.iter().copied().flatten(), self.internal.iter().copied().flatten())
     }
 
-    /// Begins to end as SIGTERM does. [`Running::stopped`] waits for it.
+    /// Begins to end as SIGTERM does. [`Running::stopped`] waits for the end.
     pub fn drain(&self) {
         self.end(Pace::Configured);
     }
@@ -200,12 +223,7 @@ impl Running {
 
     /// Waits until it was told to end and has ended.
     pub async fn stopped(&mut self) {
-        let mut asked = self.pace.subscribe();
-        let pace = asked.wait_for(Option::is_some).await.ok().and_then(|pace| *pace);
-        drain::run(&self.gateway, &self.readiness, pace.unwrap_or(Pace::Hasty)).await;
-        self.stop.cancel();
-        self.tasks.close();
-        let _ = tokio::time::timeout(LAST_ANSWERS, self.tasks.wait()).await;
+        self.ended.cancelled().await;
     }
 }
 

@@ -92,7 +92,12 @@ impl Broker {
     ///
     /// # Errors
     /// [`BrokerError::KeyReused`], or that the broker is away or may be.
-    pub async fn publish(&self, channel: &Channel, history: &History, draft: Draft) -> Result<Receipt, BrokerError> {
+    pub async fn publish(
+        &self,
+        channel: &Channel,
+        history: &History,
+        draft: Draft,
+    ) -> Result<Receipt, BrokerError> {
         match self {
             Self::Memory(memory) => memory.publish(channel, history, draft).await,
         }
@@ -147,7 +152,12 @@ impl Broker {
     ///
     /// # Errors
     /// The broker is away.
-    pub async fn channels(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Channels, BrokerError> {
+    pub async fn channels(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Channels, BrokerError> {
         match self {
             Self::Memory(memory) => Ok(memory.channels(prefix, after, limit)),
         }

@@ -1,7 +1,11 @@
 //! The command line: `tidegate` serves, its subcommands publish, follow, check and measure.
 
+mod bench;
+mod client;
 mod config;
+mod publish;
 mod serve;
+mod subscribe;
 
 use std::process::ExitCode;
 
@@ -42,6 +46,12 @@ enum Command {
     /// Check, print or describe the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Publish a message
+    Publish(publish::Args),
+    /// Follow channels: one message object a line
+    Subscribe(subscribe::Args),
+    /// Measure a gateway: a load test with percentiles
+    Bench(bench::Bench),
 }
 
 /// Runs the command of this process.
@@ -57,6 +67,32 @@ pub fn main() -> ExitCode {
     match cli.command {
         None => serve::run(cli.flags),
         Some(Command::Config(command)) => config::run(command),
+        Some(Command::Publish(command)) => run_client(publish::run(command)),
+        Some(Command::Subscribe(command)) => run_client(subscribe::run(command)),
+        Some(Command::Bench(command)) => command.run(),
+    }
+}
+
+/// Runs a client to its end, or until a person has seen enough.
+fn run_client(client: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let outcome = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
+        let outcome = runtime.block_on(async {
+            tokio::select! {
+                outcome = client => outcome,
+                _ = tokio::signal::ctrl_c() => Ok(()),
+            }
+        });
+        // A read of standard input that nobody ends must not hold the exit.
+        runtime.shutdown_background();
+        outcome
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tidegate: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 

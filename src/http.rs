@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod batch;
 pub mod body;
+pub mod framing;
 pub mod handover;
 pub mod head;
 pub mod headers;
@@ -24,13 +25,13 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    middleware::{from_fn, from_fn_with_state},
+    middleware::from_fn_with_state,
     response::{IntoResponse, Response},
     routing::{MethodRouter, get, post},
 };
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 
-use self::{origin::Rules, query::shown};
+use self::{head::Gate, origin::Rules, query::shown};
 use crate::{
     admission::Admission,
     config::Config,
@@ -85,18 +86,17 @@ pub fn internal_router(state: State) -> Router {
     assemble(routes, probes, Rules::internal(&state.config), state)
 }
 
-/// Puts the layers around the routes; the last one named is the first that a request meets.
+/// Puts the layer around the routes.
 fn assemble(routes: Router<State>, probes: Router<State>, rules: Rules, state: State) -> Router {
+    let gate = |rules| {
+        let head = state.config.limits.headers;
+        from_fn_with_state(Arc::new(Gate { head, rules }), head::pass)
+    };
     let read = |methods| taking("GET, HEAD, OPTIONS", methods);
     let probes = probes.route("/live", read(get(ops::live))).route("/ready", read(get(ops::ready)));
-    routes
-        .fallback(not_found)
-        .layer(from_fn_with_state(Arc::new(rules), origin::guard))
-        // Probes come from schedulers and load balancers, by whatever name.
-        .merge(probes)
-        .layer(from_fn_with_state(state.config.limits.headers, head::limit))
-        .layer(from_fn(head::catch_panics))
-        .with_state(state)
+    // Probes come from schedulers and load balancers, by whatever name.
+    let probes = probes.layer(gate(None));
+    routes.fallback(not_found).layer(gate(Some(rules))).merge(probes).with_state(state)
 }
 
 /// A path that takes the methods of `allow` and tells so who comes with another one, or asks.

@@ -85,17 +85,9 @@ impl LogView<'_> {
 /// Where reading `log` starts for `since`.
 #[must_use]
 pub fn resume(since: &Since, log: &LogView<'_>) -> Start {
-    let complete = |position| Start {
-        position,
-        after: position,
-        gap: None,
-        recovery: Recovery::Complete,
-    };
+    let complete = |position| Start { position, after: position, gap: None, recovery: Recovery::Complete };
     match *since {
-        Since::Latest => Start {
-            recovery: Recovery::None,
-            ..complete(log.top())
-        },
+        Since::Latest => Start { recovery: Recovery::None, ..complete(log.top()) },
         Since::Earliest => complete(log.at(log.before_oldest())),
         Since::Last(n) => {
             let offset = log.top.saturating_sub(n.get()).max(log.before_oldest());
@@ -106,11 +98,7 @@ pub fn resume(since: &Since, log: &LogView<'_>) -> Start {
             Start {
                 position,
                 after,
-                gap: reason.map(|reason| Gap {
-                    reason,
-                    from: position,
-                    to: after,
-                }),
+                gap: reason.map(|reason| Gap { reason, from: position, to: after }),
                 recovery: reason.map_or(Recovery::Complete, |_| Recovery::Gap),
             }
         }

@@ -217,6 +217,12 @@ impl Server {
 
     async fn answer(&self, request: Request<Incoming>, peer: &Peer, guard: &Arc<Guard>) -> Result<Response<Tracked>, Infallible> {
         let busy = guard.busy();
+        if guard.is_ambiguous() {
+            let mut refusal = Response::new(Tracked::new(Body::empty(), busy));
+            *refusal.status_mut() = http::StatusCode::BAD_REQUEST;
+            refusal.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            return Ok(refusal);
+        }
         let mut request = request.map(Body::new);
         let keeps_alive = request.version() == http::Version::HTTP_11;
         request.extensions_mut().insert(peer.clone());

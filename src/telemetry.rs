@@ -40,7 +40,13 @@ pub fn start(log: &Log) -> Result<(), TelemetryError> {
     if is_for_people(log.format, terminal) {
         lines.with_ansi(terminal).with_target(false).fmt_fields(Escaped).finish().try_init()?;
     } else {
-        lines.json().flatten_event(true).with_current_span(false).with_span_list(false).finish().try_init()?;
+        lines
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(false)
+            .finish()
+            .try_init()?;
     }
     Ok(())
 }

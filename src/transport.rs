@@ -114,7 +114,9 @@ impl Connection {
                 }
             }
             // What the work has queued since must find its way out.
-            if flushed.is_ready() && !self.session.outbox().is_empty() && self.poll_flush(cx).is_ready() {
+            let outbox = self.session.outbox();
+            let queued = flushed.is_ready() && outbox.socket().is_some() && !outbox.is_empty();
+            if queued && self.poll_flush(cx).is_ready() {
                 continue;
             }
             self.pulse.waiting(!self.session.outbox().is_empty());

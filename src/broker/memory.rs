@@ -49,12 +49,7 @@ impl Memory {
     pub fn new(queue: usize, clock: Clock) -> (Self, mpsc::Receiver<BrokerEvent>) {
         let (events, receiver) = mpsc::channel(queue.max(1));
         let shards = (0..SHARDS).map(|_| Mutex::new(Shard::new(clock.clone()))).collect();
-        let inner = Inner {
-            shards,
-            hasher: RandomState::new(),
-            clock,
-            events,
-        };
+        let inner = Inner { shards, hasher: RandomState::new(), clock, events };
         (Self(Arc::new(inner)), receiver)
     }
 
@@ -67,7 +62,12 @@ impl Memory {
     ///
     /// # Errors
     /// [`BrokerError::KeyReused`]; [`BrokerError::Unavailable`] where nobody takes the events any more.
-    pub async fn publish(&self, channel: &Channel, history: &History, draft: Draft) -> Result<Receipt, BrokerError> {
+    pub async fn publish(
+        &self,
+        channel: &Channel,
+        history: &History,
+        draft: Draft,
+    ) -> Result<Receipt, BrokerError> {
         // The place in the queue comes first and is filled under the lock: so the queue has the order of
         // offsets, and a message is never stored without its event.
         let place = self.0.events.reserve().await;
@@ -112,7 +112,8 @@ impl Memory {
         let mut found: BinaryHeap<Channel> = BinaryHeap::new();
         for shard in &self.0.shards {
             for name in shard.lock().names() {
-                let listed = name.as_str().starts_with(prefix) && after.is_none_or(|after| name.as_str() > after);
+                let listed =
+                    name.as_str().starts_with(prefix) && after.is_none_or(|after| name.as_str() > after);
                 let room = found.len() <= limit || found.peek().is_some_and(|largest| name < largest);
                 if listed && room {
                     found.push(name.clone());

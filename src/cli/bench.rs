@@ -47,7 +47,7 @@ const REST: Duration = Duration::from_millis(300);
 ///
 /// Connects subscribers, publishes, and waits until everyone has everything. A delivery that is lost, doubled or
 /// refused makes the exit code 1. Latency counts from the time at which a message should have been sent.
-#[derive(clap::Args)]
+#[derive(Debug, clap::Args)]
 pub struct Bench {
     /// Where subscribers connect
     #[arg(long, default_value = "http://127.0.0.1:8000")]
@@ -103,7 +103,7 @@ pub struct Bench {
 }
 
 /// How subscribers receive.
-#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Transport {
     Websocket,
     Sse,

@@ -114,7 +114,8 @@ impl Refusal {
     /// Reads why.
     pub(super) async fn read(response: Response<Incoming>) -> Self {
         let (head, body) = response.into_parts();
-        let seconds = head.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+        let seconds =
+            head.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
         let body = timeout(PATIENCE, Limited::new(body, PROBLEM_BYTES).collect()).await;
         let body = body.ok().and_then(Result::ok).map(|body| body.to_bytes()).unwrap_or_default();
         Self {

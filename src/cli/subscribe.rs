@@ -86,16 +86,12 @@ struct Follower {
     failures: u32,
 }
 
-/// Follows until Ctrl-C, until nobody reads standard output, or until the gateway says not to come back.
+/// Follows until nobody reads standard output, or until the gateway says not to come back.
 ///
 /// # Errors
 /// The gateway's refusal.
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
-    let mut follower = Follower::new(args)?;
-    tokio::select! {
-        ended = follower.follow() => ended,
-        interrupted = tokio::signal::ctrl_c() => Ok(interrupted?),
-    }
+    Follower::new(args)?.follow().await
 }
 
 impl Follower {

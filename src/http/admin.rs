@@ -116,16 +116,15 @@ struct Disconnect {
 ///
 /// # Errors
 /// What is wrong with the body, and what the broker refuses.
-pub async fn disconnect(extract::State(state): extract::State<State>, request: Request) -> Result<Response, Fault> {
+pub async fn disconnect(
+    extract::State(state): extract::State<State>,
+    request: Request,
+) -> Result<Response, Fault> {
     let (head, body) = request.into_parts();
     query::refuse_all(head.uri.query())?;
     body::expect_json(&head.headers)?;
     let limits = &state.config.limits;
-    let bound = Bound {
-        bytes: limits.message,
-        code: Code::MessageTooLarge,
-        limit: limits.message,
-    };
+    let bound = Bound { bytes: limits.message, code: Code::MessageTooLarge, limit: limits.message };
     let body = body::read(body, bound, limits.body_timeout).await?;
     let target = json::parse::<Disconnect>(&body)?.target()?;
     state.gateway.disconnect(target).await?;

@@ -70,11 +70,7 @@ async fn answer(state: &State, request: Request) -> Result<Response, Fault> {
     query::refuse_all(head.uri.query())?;
     body::expect_json(&head.headers)?;
     let limits = &state.config.limits;
-    let bound = Bound {
-        bytes: limits.batch,
-        code: Code::BatchTooLarge,
-        limit: limits.batch,
-    };
+    let bound = Bound { bytes: limits.batch, code: Code::BatchTooLarge, limit: limits.batch };
     let body = body::read(body, bound, limits.body_timeout).await?;
     let items = read(&body)?;
     drop(body);
@@ -92,7 +88,8 @@ fn read(body: &[u8]) -> Result<Vec<Result<Posting, Fault>>, Fault> {
         let channels = item.as_ref().ok().and_then(|item| item.channels.as_ref());
         outcomes += channels.map_or(0, |channels| channels.count.saturating_sub(1));
         if outcomes > MAX_OUTCOMES {
-            let detail = format!("the batch has more than {MAX_OUTCOMES} outcomes, one for each channel of an item");
+            let detail =
+                format!("the batch has more than {MAX_OUTCOMES} outcomes, one for each channel of an item");
             return Err(Fault::new(Code::BatchTooLarge, detail).limit(MAX_OUTCOMES));
         }
         items.push(match item {
@@ -114,7 +111,7 @@ impl Item<'_> {
             }
             (None, _) => {
                 let detail = "a message needs `channel`, or `channels` with at least one";
-                return Err(Fault::new(Code::ChannelRequired, detail));
+                return Err(Fault::new(Code::InvalidBody, detail));
             }
         };
         let draft = Draft {
@@ -131,7 +128,9 @@ where
     T: std::str::FromStr<Err: std::fmt::Display>,
 {
     let value = text.map(str::parse).transpose();
-    value.map_err(|error| Fault::new(Code::InvalidBody, format!("`{field}` is not valid: {error}")).parameter(field))
+    value.map_err(|error| {
+        Fault::new(Code::InvalidBody, format!("`{field}` is not valid: {error}")).parameter(field)
+    })
 }
 
 /// One after the other, so that the messages to one channel keep their order.
@@ -151,7 +150,9 @@ async fn publish(gateway: &Gateway, items: Vec<Result<Posting, Fault>>) -> Resul
                 Err(fault) => Err(fault),
                 // Each further try could take as long as the broker's timeout.
                 Ok(_) if is_away => Err(not_tried()),
-                Ok(channel) => gateway.publish(&channel, draft.clone()).await.map(|receipt| (channel, receipt)),
+                Ok(channel) => {
+                    gateway.publish(&channel, draft.clone()).await.map(|receipt| (channel, receipt))
+                }
             };
             match result {
                 Ok((channel, receipt)) => outcomes.accepted(index, &channel, &receipt),

@@ -76,7 +76,8 @@ async fn gather(body: Body, bound: Bound) -> Result<Bytes, Fault> {
     // buffer, which is far larger than most messages and would live as long as they do.
     let mut gathered = Vec::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| Fault::new(Code::InvalidBody, format!("the body broke off: {error}")))?;
+        let frame =
+            frame.map_err(|error| Fault::new(Code::InvalidBody, format!("the body broke off: {error}")))?;
         let Some(data) = frame.data_ref() else {
             continue;
         };

@@ -82,16 +82,7 @@ impl SubscribeRequest {
         fits(channels.len(), transport, raw)?;
         let since = since(&query, &head.headers, channels.len(), now)?;
         let token = token(&query, &head.headers, websocket.as_ref())?;
-        Ok(Self {
-            transport,
-            channels,
-            since,
-            raw,
-            wait: poll.wait,
-            limit: poll.limit,
-            token,
-            websocket,
-        })
+        Ok(Self { transport, channels, since, raw, wait: poll.wait, limit: poll.limit, token, websocket })
     }
 }
 
@@ -123,9 +114,9 @@ pub fn limit(query: &Query<'_>) -> Result<usize, Fault> {
 /// By `transport`, else by `Upgrade`, else by `Accept`.
 fn transport(query: &Query<'_>, headers: &HeaderMap) -> Result<Transport, Fault> {
     match query.one("transport")? {
-        Some(name) => name
-            .parse()
-            .map_err(|error| query::invalid("transport", format!("{error}, not {}", shown(name)))),
+        Some(name) => {
+            name.parse().map_err(|error| query::invalid("transport", format!("{error}, not {}", shown(name))))
+        }
         None if upgrade::is_asked(headers) => Ok(Transport::WebSocket),
         None => accept::transport(headers),
     }
@@ -138,7 +129,9 @@ fn raw(query: &Query<'_>, transport: Transport) -> Result<bool, Fault> {
     match query.one("format")? {
         None | Some("json") => Ok(false),
         Some("raw") => Ok(true),
-        Some(other) => Err(query::invalid("format", format!("`format` is json or raw, not {}", shown(other)))),
+        Some(other) => {
+            Err(query::invalid("format", format!("`format` is json or raw, not {}", shown(other))))
+        }
     }
 }
 
@@ -212,7 +205,9 @@ pub fn since_list(name: &str, text: &str, channels: usize, now: u64) -> Result<V
     });
     let entries = entries.collect::<Result<Vec<Since>, Fault>>()?;
     match entries.as_slice() {
-        [keyword @ (Since::Latest | Since::Earliest | Since::Last(_))] => return Ok(vec![*keyword; channels]),
+        [keyword @ (Since::Latest | Since::Earliest | Since::Last(_))] => {
+            return Ok(vec![*keyword; channels]);
+        }
         entries if entries.len() == channels => {}
         entries => {
             let detail = format!(
@@ -239,7 +234,11 @@ fn bad_since(name: &str, detail: String) -> Fault {
     Fault::new(Code::InvalidSince, detail).parameter(name)
 }
 
-fn token(query: &Query<'_>, headers: &HeaderMap, websocket: Option<&Handshake>) -> Result<Option<String>, Fault> {
+fn token(
+    query: &Query<'_>,
+    headers: &HeaderMap,
+    websocket: Option<&Handshake>,
+) -> Result<Option<String>, Fault> {
     let parameter = query.one("token")?.filter(|token| !token.is_empty());
     let bearer = headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.to_str().ok()?));
     let protocol = websocket.and_then(|handshake| handshake.token.as_deref());

@@ -8,10 +8,8 @@ mod authority;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
-
 use axum::{
-    extract::{Request, State},
+    extract::Request,
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -78,7 +76,9 @@ impl Rules {
             return Err(host_refused(host, origin));
         }
         match origin {
-            Some(origin) if !self.allows(origin, authority.as_ref()) => Err(self.origin_refused(host, origin)),
+            Some(origin) if !self.allows(origin, authority.as_ref()) => {
+                Err(self.origin_refused(host, origin))
+            }
             _ => Ok(()),
         }
     }
@@ -121,8 +121,8 @@ fn malformed(host: &str) -> Fault {
     headers::invalid(&header::HOST, &format!("is not a host with an optional port: {}", shown(host)))
 }
 
-/// The layer: refuses, or serves and tells the browser that its page may read the answer.
-pub async fn guard(State(rules): State<Arc<Rules>>, request: Request, next: Next) -> Response {
+/// Refuses, or serves and tells the browser that its page may read the answer.
+pub async fn guard(rules: &Rules, request: Request, next: Next) -> Response {
     let judged = named(&request).and_then(|(host, origin)| rules.judge(host, origin));
     if let Err(fault) = judged {
         return fault.into_response();

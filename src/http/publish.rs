@@ -24,6 +24,8 @@ use crate::{
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const TIDEGATE_EVENT: HeaderName = HeaderName::from_static("tidegate-event");
+/// W3C Trace Context; taken, but nobody traces yet.
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Publishes the body, and counts how that went.
 pub async fn message(extract::State(state): extract::State<State>, request: Request) -> Response {
@@ -45,13 +47,10 @@ async fn publish(state: &State, request: Request) -> Result<Response, Fault> {
     let content_type = body::content_type(&head.headers)?;
     let event = parsed(&head.headers, TIDEGATE_EVENT)?;
     let idempotency_key = parsed(&head.headers, IDEMPOTENCY_KEY)?;
+    headers::single(&head.headers, TRACEPARENT)?;
     let limits = &state.config.limits;
     let body = body::read(body, bound(content_type, limits), limits.body_timeout).await?;
-    let draft = Draft {
-        payload: content_type.payload(body)?,
-        event,
-        idempotency_key,
-    };
+    let draft = Draft { payload: content_type.payload(body)?, event, idempotency_key };
     let receipt = state.gateway.publish(&channel, draft).await?;
     let mut answer = String::with_capacity(96 + channel.as_str().len());
     answer.push('{');
@@ -66,11 +65,7 @@ fn bound(content_type: ContentType, limits: &Limits) -> Bound {
         ContentType::Json | ContentType::Form => limits.batch,
         ContentType::Text | ContentType::Bytes => limits.message,
     };
-    Bound {
-        bytes,
-        code: Code::MessageTooLarge,
-        limit: limits.message,
-    }
+    Bound { bytes, code: Code::MessageTooLarge, limit: limits.message }
 }
 
 /// A header that may be given once, as what it means.

@@ -96,7 +96,8 @@ pub fn refuse_all(query: Option<&str>) -> Result<(), Fault> {
 pub fn channel_of_path(uri: &Uri) -> Result<Channel, Fault> {
     let segment = uri.path().split('/').nth(3).unwrap_or_default();
     let name = decode(segment, false).map_err(|BadEncoding(at)| {
-        let detail = format!("the percent-encoding of the channel name {} is broken at byte {at}", shown(segment));
+        let detail =
+            format!("the percent-encoding of the channel name {} is broken at byte {at}", shown(segment));
         Fault::new(Code::InvalidChannel, detail).position(Some(at)).parameter("channel")
     })?;
     channel(&name)
@@ -174,9 +175,7 @@ fn decode(text: &str, form: bool) -> Result<Cow<'_, str>, BadEncoding> {
         }
         at += 1;
     }
-    String::from_utf8(decoded)
-        .map(Cow::Owned)
-        .map_err(|error| BadEncoding(error.utf8_error().valid_up_to()))
+    String::from_utf8(decoded).map(Cow::Owned).map_err(|error| BadEncoding(error.utf8_error().valid_up_to()))
 }
 
 fn hex_pair(pair: Option<&[u8]>) -> Option<u8> {
@@ -250,18 +249,33 @@ mod tests {
         let parsed = |query| Query::parse(Some(query), KNOWN).unwrap();
         assert_eq!(parsed("limit=7").number("limit", 1..=1000), Ok(Some(7)));
         assert_eq!(parsed("").number("limit", 1..=1000), Ok(None));
-        for bad in ["limit=", "limit=0", "limit=1001", "limit=%2B1", "limit=-1", "limit=1.0", "limit=99999999999999999999"] {
+        for bad in [
+            "limit=",
+            "limit=0",
+            "limit=1001",
+            "limit=%2B1",
+            "limit=-1",
+            "limit=1.0",
+            "limit=99999999999999999999",
+        ] {
             let fault = parsed(bad).number("limit", 1..=1000).unwrap_err();
-            assert_eq!((fault.code, fault.parameter.as_deref()), (Code::InvalidParameter, Some("limit")), "{bad}");
+            assert_eq!(
+                (fault.code, fault.parameter.as_deref()),
+                (Code::InvalidParameter, Some("limit")),
+                "{bad}"
+            );
         }
         assert_eq!(parsed("limit=1&limit=1").one("limit").unwrap_err().code, Code::InvalidParameter);
     }
 
     #[test]
     fn a_path_names_its_channel() {
-        let of_path = |segment: &str| channel_of_path(&format!("/v1/channels/{segment}/messages").parse().unwrap());
+        let of_path =
+            |segment: &str| channel_of_path(&format!("/v1/channels/{segment}/messages").parse().unwrap());
         assert_eq!(of_path("a%3Ab").unwrap().as_str(), "a:b");
-        for (segment, at) in [("a+b", 1), ("a%2Fb", 1), ("a%", 1), ("%C3", 0), ("a%00", 1), ("..", 0), ("caf%C3%A9", 3)] {
+        for (segment, at) in
+            [("a+b", 1), ("a%2Fb", 1), ("a%", 1), ("%C3", 0), ("a%00", 1), ("..", 0), ("caf%C3%A9", 3)]
+        {
             let fault = of_path(segment).unwrap_err();
             assert_eq!((fault.code, fault.position), (Code::InvalidChannel, Some(at)), "{segment}");
         }

@@ -58,11 +58,7 @@ impl Fixture {
             readiness: Readiness::default(),
             public_url: "http://127.0.0.1:8000".into(),
         };
-        Self {
-            public: public_router(state.clone()),
-            internal: internal_router(state),
-            events: Some(events),
-        }
+        Self { public: public_router(state.clone()), internal: internal_router(state), events: Some(events) }
     }
 
     /// Sends `METHOD target` to the internal listener.
@@ -135,7 +131,10 @@ impl http_body::Body for Pieces {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match self.pieces.pop_front() {
             Some(piece) => Poll::Ready(Some(Ok(Frame::data(piece)))),
             None if self.stalls => Poll::Pending,

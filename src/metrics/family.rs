@@ -5,9 +5,7 @@ use std::{collections::HashMap, marker::PhantomData, time::Duration};
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, Opts, Registry};
 
 /// Upper bounds in seconds: half a millisecond to ten seconds, 12 of them.
-const SECONDS: [f64; 12] = [
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0,
-];
+const SECONDS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0];
 
 /// Upper bounds of counts: from one to a hundred thousand.
 const COUNTS: [f64; 9] = [0.0, 1.0, 3.0, 10.0, 100.0, 1000.0, 10_000.0, 30_000.0, 100_000.0];

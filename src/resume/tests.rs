@@ -31,12 +31,7 @@ fn used() -> LogView<'static> {
 }
 
 fn unused() -> LogView<'static> {
-    LogView {
-        epoch: None,
-        top: 0,
-        floor: 1,
-        ..used()
-    }
+    LogView { epoch: None, top: 0, floor: 1, ..used() }
 }
 
 /// `after` and the reason of the gap, having checked that the parts of a start agree.
@@ -89,11 +84,7 @@ fn each_case_of_the_table_starts_where_it_says() {
 
 #[test]
 fn an_empty_channels_second_is_complete_while_all_since_is_kept() {
-    let whole = LogView {
-        floor: 1,
-        removed: 0,
-        ..used()
-    };
+    let whole = LogView { floor: 1, removed: 0, ..used() };
     assert_eq!(start("0-100", &whole), ("aaaaaa-0".into(), None));
     assert_eq!(start("0-50", &whole), ("aaaaaa-0".into(), None));
     let expired = Some(GapReason::Expired);
@@ -104,10 +95,7 @@ fn an_empty_channels_second_is_complete_while_all_since_is_kept() {
 #[test]
 fn a_second_after_the_channel_began_selects_by_time() {
     let oldest_since = |second: u64| if second <= 200 { 6 } else { 11 };
-    let log = LogView {
-        oldest_since: &oldest_since,
-        ..used()
-    };
+    let log = LogView { oldest_since: &oldest_since, ..used() };
     assert_eq!(start("0-103", &log), ("aaaaaa-3".into(), Some(GapReason::Expired)));
     assert_eq!(start("0-104", &log), ("aaaaaa-5".into(), None));
     assert_eq!(start("0-201", &log), ("aaaaaa-10".into(), None));
@@ -143,13 +131,7 @@ struct Model {
 
 impl Model {
     fn new() -> Self {
-        Self {
-            now: 10,
-            began: 0,
-            times: Vec::new(),
-            floor: 1,
-            deleted: Vec::new(),
-        }
+        Self { now: 10, began: 0, times: Vec::new(), floor: 1, deleted: Vec::new() }
     }
 
     fn top(&self) -> u64 {
@@ -178,7 +160,8 @@ impl Model {
     }
 
     fn resume(&self, since: Since) -> Start {
-        let oldest_since = |second| (self.floor..=self.top()).find(|o| self.time(*o) >= second).unwrap_or(self.top() + 1);
+        let oldest_since =
+            |second| (self.floor..=self.top()).find(|o| self.time(*o) >= second).unwrap_or(self.top() + 1);
         resume(
             &since,
             &LogView {

@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use super::IDLE;
-use crate::socket::Socket;
+use crate::{http::framing::HeadWatch, socket::Socket};
 
 /// The client's first bytes on HTTP/2 (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -66,6 +66,7 @@ struct State {
     busy: usize,
     /// The next byte begins a head.
     between: bool,
+    head: HeadWatch,
 }
 
 impl Guard {
@@ -78,6 +79,7 @@ impl Guard {
                 first,
                 busy: 0,
                 between: false,
+                head: HeadWatch::default(),
             }),
             flushed: AtomicBool::new(false),
         }
@@ -121,12 +123,22 @@ impl Guard {
         }
     }
 
-    fn read(&self) {
+    /// Whether the head says its body's length in two ways.
+    pub(super) fn is_ambiguous(&self) -> bool {
+        self.state.lock().head.is_ambiguous()
+    }
+
+    fn read(&self, bytes: &[u8]) {
+        if !self.heads_by_bytes || bytes.is_empty() {
+            return;
+        }
         let mut state = self.state.lock();
-        if state.between && self.heads_by_bytes {
+        if state.between {
             state.between = false;
             state.deadline = Some(Instant::now() + self.header_timeout);
+            state.head = HeadWatch::default();
         }
+        state.head.feed(bytes);
     }
 }
 
@@ -195,14 +207,13 @@ impl AsyncRead for Watched {
         if !self.read.is_empty() {
             let n = self.read.len().min(buf.remaining());
             buf.put_slice(&self.read[..n]);
+            self.guard.read(&self.read[..n]);
             self.read = self.read.split_off(n);
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
         let result = Pin::new(&mut self.socket).poll_read(cx, buf);
-        if buf.filled().len() > before {
-            self.guard.read();
-        }
+        self.guard.read(&buf.filled()[before..]);
         result
     }
 }

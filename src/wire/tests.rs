@@ -279,7 +279,9 @@ fn a_document_holds_the_objects_as_they_are() {
         from: "k3x9q0-1".parse().unwrap(),
         to: "k3x9q0-2".parse().unwrap(),
     };
-    let gap = ("a".parse().unwrap(), gap);
+    let channel = "a".parse().unwrap();
+    let gap = Object::Gap { channel: &channel, gap }.to_json();
+    let message = message.bytes(Encoding::Object, Framing::Plain);
     assert_eq!(
         document(&[], &[], "0-7", None),
         r#"{"messages":[],"gaps":[],"cursor":"0-7"}"#

@@ -93,7 +93,8 @@ test('pings are answered and the socket lives', async () => {
 test('a client that does not answer pings is told why it is dropped', async () => {
   const socket = await open('channel=idle', { autoPong: false });
   const [code, reason] = await once(socket, 'close');
-  assert.deepEqual([code, reason.toString()], [4408, 'unresponsive']);
+  assert.equal(code, 4408);
+  assert.match(reason.toString(), /^unresponsive( \d+)?$/);
 });
 
 test('the subprotocol is chosen', async () => {

@@ -222,7 +222,8 @@ async fn a_thousand_outcomes_and_no_more() {
 
 #[tokio::test]
 async fn a_batch_may_have_as_many_bytes_as_configured() {
-    let gateway = TestGateway::start().with("limits.batch = '100KiB'").run().await;
+    let gateway =
+        TestGateway::start().with("limits.batch = '100KiB'").with("limits.message = '100KiB'").run().await;
     let body = |bytes: usize| {
         let frame = r#"{"messages":[{"channel":"a","data":""}]}"#.len();
         format!(r#"{{"messages":[{{"channel":"a","data":"{}"}}]}}"#, "x".repeat(bytes - frame))

@@ -117,6 +117,7 @@ each_transport! {
         let mut client = back(&gateway, transport, &ids[0]).await;
         is_gap(&client.gap().await, "deleted", &ids[0], &later[6]);
         assert_eq!(client.numbers(3).await, [11, 12, 13]);
+        drop(client);
         // Who had all that was deleted misses only what was trimmed.
         let mut client = back(&gateway, transport, &ids[2]).await;
         is_gap(&client.gap().await, "trimmed", &ids[2], &later[6]);

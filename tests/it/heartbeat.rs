@@ -106,10 +106,10 @@ async fn a_websocket_that_answers_no_ping_is_dropped() {
             _ => goodbye = frame.text().to_owned(),
         }
     };
-    assert_eq!(
-        (&close.payload[..2], &close.payload[2..]),
-        (&4408_u16.to_be_bytes()[..], &b"unresponsive"[..])
-    );
+    assert_eq!(close.payload[..2], 4408_u16.to_be_bytes());
+    let reason = std::str::from_utf8(&close.payload[2..]).expect("UTF-8");
+    // Where it may come back at once, no delay need be said.
+    assert!(reason == "unresponsive" || reason.starts_with("unresponsive "), "{reason}");
     assert!(goodbye.starts_with(r#"{"type":"goodbye","code":"unresponsive","#), "{goodbye}");
     assert!(conn.closed_within(Duration::from_secs(5)).await);
     gateway.until_subscribers("a", 0).await;

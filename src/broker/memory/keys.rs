@@ -64,11 +64,13 @@ impl Digest {
 
 impl Keys {
     /// What was first published with the key.
-    pub(super) fn recall(&self, channel: &Channel, key: &IdempotencyKey, now: u64) -> Option<(Position, Digest)> {
-        let key = Key {
-            channel: channel.clone(),
-            key: key.clone(),
-        };
+    pub(super) fn recall(
+        &self,
+        channel: &Channel,
+        key: &IdempotencyKey,
+        now: u64,
+    ) -> Option<(Position, Digest)> {
+        let key = Key { channel: channel.clone(), key: key.clone() };
         let known = self.known.get(&key).filter(|known| known.ends > now)?;
         Some((known.position, known.digest))
     }
@@ -86,11 +88,7 @@ impl Keys {
         let key = Arc::new(Key { channel, key });
         let ends = now + LIFE;
         self.ends.push_back((ends, key.clone()));
-        let known = Known {
-            digest,
-            position,
-            ends,
-        };
+        let known = Known { digest, position, ends };
         self.known.insert(key, known);
     }
 

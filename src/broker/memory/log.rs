@@ -61,7 +61,13 @@ impl Log {
     }
 
     /// Counts a message, and keeps it as far as `history` allows.
-    pub(super) fn append(&mut self, channel: &Channel, history: &History, draft: Draft, now: u64) -> Arc<Publication> {
+    pub(super) fn append(
+        &mut self,
+        channel: &Channel,
+        history: &History,
+        draft: Draft,
+        now: u64,
+    ) -> Arc<Publication> {
         self.top += 1;
         self.last = self.last.max(now);
         let publication = Arc::new(Publication {

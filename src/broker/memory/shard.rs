@@ -66,10 +66,7 @@ impl Shard {
         if let Some((key, digest)) = &key
             && let Some((position, first)) = self.keys.recall(channel, key, now)
         {
-            let duplicate = Receipt {
-                position,
-                duplicate: true,
-            };
+            let duplicate = Receipt { position, duplicate: true };
             return if first == *digest { Ok((duplicate, None)) } else { Err(BrokerError::KeyReused) };
         }
         let (publication, floor) = self.append(channel, history, draft, now);
@@ -77,15 +74,18 @@ impl Shard {
         if let Some((key, digest)) = key {
             self.keys.remember(channel, key, (position, digest), now);
         }
-        let receipt = Receipt {
-            position,
-            duplicate: false,
-        };
+        let receipt = Receipt { position, duplicate: false };
         let event = BrokerEvent::Published { publication, floor };
         Ok((receipt, self.listened.contains(channel).then_some(event)))
     }
 
-    fn append(&mut self, channel: &Channel, history: &History, draft: Draft, now: u64) -> (Arc<Publication>, u64) {
+    fn append(
+        &mut self,
+        channel: &Channel,
+        history: &History,
+        draft: Draft,
+        now: u64,
+    ) -> (Arc<Publication>, u64) {
         if let Some(log) = self.logs.get_mut(channel) {
             return (log.append(channel, history, draft, now), log.floor());
         }
@@ -127,12 +127,7 @@ impl Shard {
         let oldest_since = |second| log.oldest_since(second);
         let start = resume(since, &log.view(second, &oldest_since));
         let (messages, more) = log.page(start.after.offset(), page);
-        Replay {
-            start,
-            messages,
-            more,
-            top: log.top(),
-        }
+        Replay { start, messages, more, top: log.top() }
     }
 
     pub(super) fn info(&mut self, channel: &Channel, history: &History) -> Info {
@@ -141,10 +136,7 @@ impl Shard {
             log.trim(history, now);
             log.kept()
         });
-        Info {
-            position: self.top(channel, now),
-            messages,
-        }
+        Info { position: self.top(channel, now), messages }
     }
 
     /// The channels that keep a message, in no order.

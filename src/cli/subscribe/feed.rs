@@ -126,6 +126,10 @@ impl Feed {
         let Source::Poll(sender) = &mut self.source else {
             return Ok(());
         };
+        // A gateway that shuts down closes the connection after its answer.
+        if sender.ready().await.is_err() {
+            *sender = url.connect().await?;
+        }
         let request = url.request(query).body(Full::default())?;
         let response = send(sender, request, HELD).await?;
         if response.status() != StatusCode::OK {
@@ -175,11 +179,7 @@ async fn lines(sender: &mut SendRequest<Full<Bytes>>, url: &Url, query: &str) ->
     if response.status() != StatusCode::OK {
         return Err(refused(response).await);
     }
-    Ok(Lines {
-        body: response.into_body(),
-        rest: Vec::new(),
-        searched: 0,
-    })
+    Ok(Lines { body: response.into_body(), rest: Vec::new(), searched: 0 })
 }
 
 /// The handshake of RFC 6455 section 4.1, through hyper, so that a refusal can be read.
@@ -281,12 +281,7 @@ mod tests {
 
     #[test]
     fn a_close_code_of_the_table_says_whether_to_come_back() {
-        let end = |code: u16| {
-            closed(Some(CloseFrame {
-                code: code.into(),
-                reason: "".into(),
-            }))
-        };
+        let end = |code: u16| closed(Some(CloseFrame { code: code.into(), reason: "".into() }));
         assert!(matches!(end(4500), End::Lost(..)));
         assert!(matches!(end(1009), End::Refused(_)));
         assert!(matches!(end(4403), End::Refused(_)));

@@ -76,10 +76,7 @@ fn preference(element: &str) -> Option<(Transport, Preference)> {
         let (name, value) = parameter.split_once('=')?;
         name.trim().eq_ignore_ascii_case("q").then(|| thousandths(value.trim()))
     });
-    let preference = Preference {
-        quality: quality.unwrap_or(Some(1000))?,
-        specificity: *specificity,
-    };
+    let preference = Preference { quality: quality.unwrap_or(Some(1000))?, specificity: *specificity };
     Some((*transport, preference))
 }
 

@@ -1,6 +1,7 @@
 //! Tables over everything that a request's head can say.
 
 use http::{Request, Version};
+use proptest::prelude::*;
 
 use super::*;
 
@@ -159,7 +160,14 @@ fn what_cannot_be_upgraded_is_told_so() {
 #[test]
 fn a_bad_key_is_an_invalid_header() {
     let key = "sec-websocket-key";
-    for value in ["", "x", "dGhlIHNhbXBsZSBub25jZQ", "dGhlIHNhbXBsZSBub25jZQ=", "dGhlIHNhbXBsZSBub25j!Q==", "dGhlIHNhbXBsZSBub25jZTEyMzQ="] {
+    for value in [
+        "",
+        "x",
+        "dGhlIHNhbXBsZSBub25jZQ",
+        "dGhlIHNhbXBsZSBub25jZQ=",
+        "dGhlIHNhbXBsZSBub25j!Q==",
+        "dGhlIHNhbXBsZSBub25jZTEyMzQ=",
+    ] {
         let outcome = refused("", &websocket(&[key], &[(key, value)]));
         assert_eq!(outcome, (Code::InvalidHeader, key.into()), "{value}");
     }
@@ -181,7 +189,11 @@ fn subprotocols_are_echoed_and_may_carry_the_token() {
         assert_eq!(request.token.as_deref(), token, "{offers:?}");
         assert_eq!(request.websocket.unwrap().protocol, protocol, "{offers:?}");
     }
-    for offer in ["tidegate.token.x", "tidegate.token.x, graphql-ws", "tidegate.v1, tidegate.token.x, tidegate.token.y"] {
+    for offer in [
+        "tidegate.token.x",
+        "tidegate.token.x, graphql-ws",
+        "tidegate.v1, tidegate.token.x, tidegate.token.y",
+    ] {
         let outcome = refused("", &websocket(&[], &[(name, offer)]));
         assert_eq!(outcome, (Code::InvalidHeader, name.into()), "{offer}");
     }
@@ -191,7 +203,10 @@ fn subprotocols_are_echoed_and_may_carry_the_token() {
 fn the_token_comes_from_the_header_then_the_parameter() {
     let bearer = ("authorization", "bearer abc");
     assert_eq!(served("channel=a&token=xyz", &[bearer]).token.as_deref(), Some("abc"));
-    assert_eq!(served("channel=a&token=xyz", &[("authorization", "Basic eDp5")]).token.as_deref(), Some("xyz"));
+    assert_eq!(
+        served("channel=a&token=xyz", &[("authorization", "Basic eDp5")]).token.as_deref(),
+        Some("xyz")
+    );
     assert_eq!(served("channel=a&token=", &[]).token, None);
 }
 
@@ -294,9 +309,22 @@ fn since_is_a_list_or_a_keyword_for_all() {
     }
     assert_eq!(served("channel=a&since=k3x9q0-42", &[]).since, [at("k3x9q0-42")]);
     for since in [
-        "k3x9q0-42", "latest,latest,latest", "latest,", ",latest", ",", "latest,,latest", "k3x9q0-042,latest",
-        "k3x9q0-9223372036854775808,latest", "last:0,latest", "last:0", "now", "LATEST", "k3x9q0-1+,latest",
-        "0-1790000061,latest", "latest,0-9223372036854775807", "last:01",
+        "k3x9q0-42",
+        "latest,latest,latest",
+        "latest,",
+        ",latest",
+        ",",
+        "latest,,latest",
+        "k3x9q0-042,latest",
+        "k3x9q0-9223372036854775808,latest",
+        "last:0,latest",
+        "last:0",
+        "now",
+        "LATEST",
+        "k3x9q0-1+,latest",
+        "0-1790000061,latest",
+        "latest,0-9223372036854775807",
+        "last:01",
     ] {
         let outcome = refused(&format!("channel=a&channel=b&since={since}"), &[]);
         assert_eq!(outcome, (Code::InvalidSince, "since".into()), "{since}");
@@ -325,4 +353,20 @@ fn last_event_id_wins_unless_it_is_empty() {
     assert_eq!(refused("channel=a&lastEventId=x", &[]), (Code::InvalidSince, "lastEventId".into()));
     assert_eq!(bad(&[header("latest"), header("latest")]), (Code::InvalidHeader, "last-event-id".into()));
     assert_eq!(bad(&[header(""), header("")]).0, Code::InvalidHeader);
+}
+
+proptest! {
+    /// What is accepted fits together, whatever was sent; nothing panics.
+    #[test]
+    fn a_request_that_is_accepted_fits_together(
+        query in "(&channel=[a-c]{1,2}|&since=(latest|k3x9q0-[0-9]|last:[0-9]|,)*|&format=(raw|json)|&transport=(sse|ndjson|poll|websocket)|&wait=[0-9]{1,2}|&[a-z%+=]{0,6}){0,6}",
+        accept in "[ -~]{0,20}",
+    ) {
+        if let Ok(request) = read(&query, &[("accept", accept.as_str())]) {
+            prop_assert_eq!(request.channels.len(), request.since.len());
+            prop_assert_eq!(request.websocket.is_some(), request.transport == Transport::WebSocket);
+            prop_assert!(!request.channels.is_empty() || request.websocket.is_some());
+            prop_assert!(!(request.raw && request.transport == Transport::Poll));
+        }
+    }
 }

@@ -47,10 +47,14 @@ fn upgradable(head: &Parts) -> Result<(), Fault> {
         return required("a WebSocket is opened over HTTP/1.1 only");
     }
     if !is_asked(&head.headers) {
-        return required("a WebSocket needs the header `Upgrade: websocket`; proxies remove it unless told otherwise");
+        return required(
+            "a WebSocket needs the header `Upgrade: websocket`; proxies remove it unless told otherwise",
+        );
     }
     if !contains(&head.headers, header::CONNECTION, "upgrade") {
-        return required("a WebSocket needs the header `Connection: Upgrade`; proxies remove it unless told otherwise");
+        return required(
+            "a WebSocket needs the header `Connection: Upgrade`; proxies remove it unless told otherwise",
+        );
     }
     match headers::single(&head.headers, header::SEC_WEBSOCKET_VERSION)? {
         Some("13") => Ok(()),
@@ -77,10 +81,10 @@ fn protocols(headers: &HeaderMap) -> Result<(Option<&'static str>, Option<String
     for offer in headers::list(headers, &name) {
         if offer == PROTOCOL {
             protocol = Some(PROTOCOL);
-        } else if let Some(text) = offer.strip_prefix(TOKEN_PROTOCOL) {
-            if token.replace(text.to_owned()).is_some() {
-                return Err(headers::invalid(&name, "offers more than one token"));
-            }
+        } else if let Some(text) = offer.strip_prefix(TOKEN_PROTOCOL)
+            && token.replace(text.to_owned()).is_some()
+        {
+            return Err(headers::invalid(&name, "offers more than one token"));
         }
     }
     if token.is_some() && protocol.is_none() {

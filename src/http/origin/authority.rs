@@ -57,7 +57,9 @@ impl<'a> Host<'a> {
     pub(super) fn is_loopback(&self) -> bool {
         match self {
             Self::Name(name) => name.eq_ignore_ascii_case("localhost"),
-            Self::Address(address) => [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()].contains(address),
+            Self::Address(address) => {
+                [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()].contains(address)
+            }
         }
     }
 

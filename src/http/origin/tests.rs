@@ -135,7 +135,8 @@ fn without_credentials_the_host_is_loopback_or_an_address() {
         }
     }
     // A name that was bound to our address, with a page of its own: the attack that the rule is for.
-    let rebound = rules(AllowedOrigins::SameHost, false).judge(Some("evil.com:8000"), Some("http://evil.com:8000"));
+    let rebound =
+        rules(AllowedOrigins::SameHost, false).judge(Some("evil.com:8000"), Some("http://evil.com:8000"));
     let fault = rebound.unwrap_err();
     assert_eq!(fault.code, Code::OriginRefused);
     for said in ["\"evil.com:8000\"", "\"http://evil.com:8000\"", "--insecure"] {
@@ -145,7 +146,20 @@ fn without_credentials_the_host_is_loopback_or_an_address() {
 
 #[test]
 fn malformed_hosts_are_no_hosts() {
-    for host in ["", "a b", "user@localhost", "localhost/", "localhost:x", "localhost:99999", "localhost:+80", "[::1", "::1", "[x]", "a:1:2", "é"] {
+    for host in [
+        "",
+        "a b",
+        "user@localhost",
+        "localhost/",
+        "localhost:x",
+        "localhost:99999",
+        "localhost:+80",
+        "[::1",
+        "::1",
+        "[x]",
+        "a:1:2",
+        "é",
+    ] {
         let fault = rules(AllowedOrigins::SameHost, true).judge(Some(host), None).unwrap_err();
         assert_eq!(fault.code, Code::InvalidHeader, "{host}");
     }

@@ -53,7 +53,14 @@ async fn a_path_of_the_other_listener_is_not_found() {
             }
         }
     }
-    for path in ["/v1/channels/", "/v1/channels/a/b/messages", "/v1/channels/a/messages/", "/live/", "//", "/V1/messages"] {
+    for path in [
+        "/v1/channels/",
+        "/v1/channels/a/b/messages",
+        "/v1/channels/a/messages/",
+        "/live/",
+        "//",
+        "/V1/messages",
+    ] {
         assert_eq!(fixture.get(path).await.problem().0, 404, "{path}");
     }
 }
@@ -82,14 +89,17 @@ async fn a_page_of_another_origin_is_refused_on_every_path_but_the_probes() {
 async fn a_page_that_is_served_may_read_the_answer() {
     let fixture = Fixture::new("");
     let page = ("origin", "http://localhost:5173");
-    for (line, status) in [("GET /v1/channels", 200), ("GET /v1/channels?x", 400), ("GET /nowhere", 404), ("PUT /", 405)] {
+    for (line, status) in
+        [("GET /v1/channels", 200), ("GET /v1/channels?x", 400), ("GET /nowhere", 404), ("PUT /", 405)]
+    {
         let answer = fixture.send(line, &[page], "").await;
         assert_eq!(answer.status, status);
         assert_eq!(answer.header("access-control-allow-origin"), page.1, "{line}");
         assert_eq!(answer.header("vary"), "Origin", "{line}");
         assert!(answer.header("access-control-expose-headers").contains("tidegate-connection"));
     }
-    let asked = [page, ("access-control-request-method", "GET"), ("access-control-request-headers", "last-event-id")];
+    let asked =
+        [page, ("access-control-request-method", "GET"), ("access-control-request-headers", "last-event-id")];
     let answer = ask(&fixture.public, "OPTIONS /v1/subscribe?channel=a", &asked, Body::empty()).await;
     assert_eq!((answer.status, answer.header("allow")), (204, "GET, OPTIONS"));
     assert_eq!(answer.header("access-control-allow-methods"), "GET, OPTIONS");
@@ -104,7 +114,10 @@ async fn a_page_that_is_served_may_read_the_answer() {
 async fn hosts_are_needed_but_in_http_1_0_and_named_once() {
     let fixture = Fixture::new("");
     let missing = [("host", "(none)")];
-    assert_eq!(fixture.send("GET /v1/channels", &missing, "").await.problem(), (400, "invalid_header".into()));
+    assert_eq!(
+        fixture.send("GET /v1/channels", &missing, "").await.problem(),
+        (400, "invalid_header".into())
+    );
     assert_eq!(fixture.send("GET /live", &missing, "").await.status, 200);
     let old = Request::get("/v1/channels").version(http::Version::HTTP_10).body(Body::empty()).unwrap();
     assert_eq!(fixture.internal.clone().oneshot(old).await.unwrap().status(), 200);
@@ -119,7 +132,10 @@ async fn hosts_are_needed_but_in_http_1_0_and_named_once() {
 #[tokio::test]
 async fn a_head_over_the_limit_is_told_so() {
     let fixture = Fixture::new("[limits]\nheaders = \"4KiB\"");
-    for (line, value) in [("GET /live".to_owned(), "x".repeat(4000)), (format!("GET /live?{}", "x".repeat(4000)), String::new())] {
+    for (line, value) in [
+        ("GET /live".to_owned(), "x".repeat(4000)),
+        (format!("GET /live?{}", "x".repeat(4000)), String::new()),
+    ] {
         let fits = fixture.send(&line, &[("x-filler", &value)], "").await;
         assert_eq!(fits.status, 200);
         let filler = format!("{value}{}", "y".repeat(200));
@@ -134,12 +150,15 @@ async fn a_head_over_the_limit_is_told_so() {
 async fn a_panic_costs_its_own_request() {
     let router = Router::new()
         .route("/panic", get(async || -> &'static str { panic!("asked for") }))
-        .route("/later", get(async || -> &'static str {
-            tokio::task::yield_now().await;
-            panic!("asked for")
-        }))
+        .route(
+            "/later",
+            get(async || -> &'static str {
+                tokio::task::yield_now().await;
+                panic!("asked for")
+            }),
+        )
         .route("/fine", get(async || "fine"))
-        .layer(from_fn(head::catch_panics));
+        .layer(from_fn_with_state(Arc::new(Gate { head: 4096, rules: None }), head::pass));
     for path in ["/panic", "/later"] {
         let answer = ask(&router, &format!("GET {path}"), &[], Body::empty()).await;
         assert_eq!(answer.problem(), (500, "internal".into()));

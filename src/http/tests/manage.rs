@@ -72,8 +72,9 @@ async fn a_channel_says_its_state_and_forgets() {
     assert!(position.starts_with("0-"), "{position}");
     let last = publish(&fixture, "a", 2).await;
     let answer = fixture.get("/v1/channels/a").await;
-    let expected =
-        format!(r#"{{"channel":"a","position":"{last}","messages":2,"subscribers":0,"subscribers_age_ms":0}}"#);
+    let expected = format!(
+        r#"{{"channel":"a","position":"{last}","messages":2,"subscribers":0,"subscribers_age_ms":0}}"#
+    );
     assert_eq!(answer.body, expected);
     let answer = fixture.send("DELETE /v1/channels/a/messages", &[], "").await;
     assert_eq!((answer.status, answer.body.as_str()), (204, ""));
@@ -120,11 +121,14 @@ async fn a_disconnect_names_exactly_one() {
     ] {
         let answer = fixture.post("/v1/disconnect", "application/json", body).await;
         match outcome {
-            None => assert_eq!((answer.status, answer.body.as_str()), (202, r#"{"requested":true}"#), "{body}"),
+            None => {
+                assert_eq!((answer.status, answer.body.as_str()), (202, r#"{"requested":true}"#), "{body}")
+            }
             Some(code) => assert_eq!(answer.problem(), (400, code.to_owned()), "{body}"),
         }
     }
-    let answer = fixture.post("/v1/disconnect", "application/x-www-form-urlencoded", r#"{"channel":"a"}"#).await;
+    let answer =
+        fixture.post("/v1/disconnect", "application/x-www-form-urlencoded", r#"{"channel":"a"}"#).await;
     assert_eq!(answer.status, 202);
     let answer = fixture.post("/v1/disconnect", "text/plain", r#"{"channel":"a"}"#).await;
     assert_eq!(answer.problem().0, 415);

@@ -4,6 +4,9 @@ use serde_json::json;
 
 use super::*;
 
+/// Target, headers, body, and the status and code of the answer.
+type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str, u16, &'a str);
+
 const TARGET: &str = "/v1/channels/orders/messages";
 
 #[tokio::test]
@@ -26,7 +29,7 @@ async fn what_is_wrong_with_a_publish_has_its_code() {
     let text = ("content-type", "text/plain");
     let large = "x".repeat(1025);
     let huge = " ".repeat(2049);
-    let table: &[(&str, &[(&str, &str)], &str, u16, &str)] = &[
+    let table: &[Case<'_>] = &[
         (TARGET, &[json], "{", 400, "invalid_json"),
         (TARGET, &[json], "", 400, "invalid_json"),
         (TARGET, &[("content-type", "application/json; charset=latin1")], "1", 415, "unsupported_media_type"),
@@ -34,6 +37,7 @@ async fn what_is_wrong_with_a_publish_has_its_code() {
         (TARGET, &[text, ("content-encoding", "gzip")], "x", 415, "unsupported_media_type"),
         (TARGET, &[text, text], "x", 400, "invalid_header"),
         (TARGET, &[text, ("idempotency-key", "a"), ("idempotency-key", "a")], "x", 400, "invalid_header"),
+        (TARGET, &[text, ("traceparent", "a"), ("traceparent", "b")], "x", 400, "invalid_header"),
         (TARGET, &[text, ("idempotency-key", "")], "x", 400, "invalid_header"),
         (TARGET, &[text, ("idempotency-key", "a b")], "x", 400, "invalid_header"),
         (TARGET, &[text, ("tidegate-event", "a"), ("tidegate-event", "b")], "x", 400, "invalid_header"),
@@ -138,7 +142,8 @@ async fn a_batch_has_an_outcome_for_each_channel_of_each_item() {
     assert_eq!(answer.body, expected);
     assert!(id(0).ends_with("-1") && id(2).ends_with("-2"));
     assert_eq!(batch(&fixture, "").await.body, r#"{"accepted":0,"failed":0,"outcomes":[]}"#);
-    let repeated = batch(&fixture, r#"{"channel":"a","data":{"x":1},"event":"e","idempotency_key":"k"}"#).await;
+    let repeated =
+        batch(&fixture, r#"{"channel":"a","data":{"x":1},"event":"e","idempotency_key":"k"}"#).await;
     assert_eq!(repeated.json()["outcomes"][0]["duplicate"], true);
 }
 
@@ -149,8 +154,8 @@ async fn a_bad_item_spoils_no_other() {
     let table = [
         (r#"{"channel":"a b","data":1}"#, Some("a b"), "invalid_channel"),
         (r#"{"channels":["\"<"],"data":1}"#, Some("\"<"), "invalid_channel"),
-        (r#"{"data":1}"#, None, "channel_required"),
-        (r#"{"channels":[],"data":1}"#, None, "channel_required"),
+        (r#"{"data":1}"#, None, "invalid_body"),
+        (r#"{"channels":[],"data":1}"#, None, "invalid_body"),
         (r#"{"channel":"a","channels":["b"],"data":1}"#, None, "invalid_body"),
         (r#"{"channel":"a"}"#, None, "invalid_body"),
         (r#"{"channel":"a","data":1,"data_base64":""}"#, None, "invalid_body"),
@@ -208,7 +213,10 @@ async fn a_bad_batch_is_refused_whole() {
         let answer = fixture.post("/v1/messages", "application/json", body).await;
         assert_eq!(answer.problem(), (status, code.to_owned()), "{shown}");
     }
-    assert_eq!(batch(&fixture, &format!("{},{}", channels(500), channels(500))).await.json()["accepted"], 1000);
+    assert_eq!(
+        batch(&fixture, &format!("{},{}", channels(500), channels(500))).await.json()["accepted"],
+        1000
+    );
     assert_eq!(batch(&fixture, &items(1000)).await.status, 202);
     for (content_type, status) in [
         ("application/json; charset=utf-8", 202),
@@ -239,7 +247,9 @@ async fn publish_requests_are_counted_by_route_and_outcome() {
         let (name, labels) = line.split_once('{').unwrap();
         let (labels, count) = labels.split_once("} ").unwrap();
         let is_said = metrics.body.lines().any(|said| {
-            said.starts_with(name) && said.ends_with(count) && labels.split(',').all(|label| said.contains(label))
+            said.starts_with(name)
+                && said.ends_with(count)
+                && labels.split(',').all(|label| said.contains(label))
         });
         assert!(is_said, "{line}");
     }

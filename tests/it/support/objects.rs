@@ -75,6 +75,7 @@ impl Object {
     /// Reads an object and holds it to the order of fields that the contract fixes.
     pub fn parse(text: &str) -> Self {
         assert!(!text.contains(['\n', '\r']), "an object is one line: {text:?}");
+        super::openapi::saw_object(text);
         let fields = Fields::parse(text);
         let kind = fields.string("type");
         let order =

@@ -59,6 +59,20 @@ pub fn saw(method: &str, target: &str, answer: &Answer) {
     CONTRACT.check(&format!("{method} {template}"), operation, answer);
 }
 
+/// Checks an object that came over a stream or in a document; NDJSON has one more kind than WebSocket.
+pub fn saw_object(text: &str) {
+    let schema = serde_json::json!({"anyOf": [
+        {"$ref": "#/components/schemas/ServerObject"},
+        {"$ref": "#/components/schemas/StreamObject"},
+    ]});
+    // A `ref` may be a number beyond what this library holds; nothing else may be unreadable.
+    let object: Value = match serde_json::from_str(text) {
+        Err(error) if error.to_string().contains("number out of range") => return,
+        other => other.expect("an object is JSON"),
+    };
+    assert!(CONTRACT.validator(&schema).is_valid(&object), "no ServerObject of openapi.yaml: {text}");
+}
+
 impl Contract {
     /// The path item that this path belongs to.
     fn path(&self, path: &str) -> Option<(&str, &Value)> {
@@ -104,6 +118,7 @@ impl Contract {
             .find_map(|key| responses.get(*key))
             .unwrap_or_else(|| panic!("{name}: openapi.yaml knows no {status}, but: {answer:?}"));
         let response = self.follow(response);
+        self.check_headers(name, response, answer);
         let media = media_type(answer);
         let Some(content) =
             response.get("content").and_then(Value::as_object).filter(|content| !content.is_empty())
@@ -118,6 +133,31 @@ impl Contract {
             && let Some(schema) = content.get("schema")
         {
             self.validate(name, schema, answer);
+        }
+    }
+
+    /// The headers that the contract knows: there where required, and in their form.
+    fn check_headers(&self, name: &str, response: &Value, answer: &Answer) {
+        for (header, described) in response["headers"].as_object().into_iter().flatten() {
+            let described = self.follow(described);
+            let status = answer.status();
+            match answer.header(header) {
+                None => {
+                    assert_ne!(described["required"], true, "{name}: {status} without {header}: {answer:?}")
+                }
+                Some(value) => {
+                    let schema = &described["schema"];
+                    let number = self.follow(schema)["type"] == "integer";
+                    let value = match value.parse::<u64>() {
+                        Ok(parsed) if number => Value::from(parsed),
+                        _ => Value::from(value),
+                    };
+                    assert!(
+                        self.validator(schema).is_valid(&value),
+                        "{name}: {status} with {header}: {value}"
+                    );
+                }
+            }
         }
     }
 
