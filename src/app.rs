@@ -61,10 +61,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let (memory, events) = Memory::new(EVENTS, Clock::system());
     let broker = Broker::Memory(memory);
     let gateway = Gateway::new(Arc::clone(&config), broker.clone(), Arc::clone(&metrics));
-    let mut background = vec![
-        tokio::spawn(pump::run(gateway.clone(), events)),
-        tokio::spawn(sweep(broker)),
-    ];
+    let mut background = vec![tokio::spawn(pump::run(gateway.clone(), events)), tokio::spawn(sweep(broker))];
     let descriptors = descriptors();
     let reserve = (descriptors / 20).clamp(*RESERVE.start(), *RESERVE.end());
     let admission = Admission::new(Limits {
@@ -97,7 +94,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let outside = server(http::public_router(state.clone()), Some(admission.clone()));
     let inside = server(http::internal_router(state), None);
     let both = [(outside, public), (inside, internal)];
-    for (server, listener) in both.into_iter().flat_map(|(s, ls)| ls.into_iter().map(move |l| (s.clone(), l))) {
+    for (server, listener) in both.into_iter().flat_map(|(s, ls)| ls.into_iter().map(move |l| (s.clone(), l)))
+    {
         tasks.spawn(server.accept(listener));
     }
     let ended = CancellationToken::new();
@@ -157,10 +155,7 @@ async fn sweep(broker: Broker) {
 fn descriptors() -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     let granted = match setrlimit(Resource::Nofile, raised) {
         Ok(()) => limit.maximum,
         Err(_) => limit.current,

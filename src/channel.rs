@@ -55,9 +55,7 @@ impl Channel {
     /// What stands before the first colon; [`DEFAULT_NAMESPACE`] where there is none.
     #[must_use]
     pub fn namespace(&self) -> &str {
-        self.0
-            .split_once(':')
-            .map_or(DEFAULT_NAMESPACE, |(name, _)| name)
+        self.0.split_once(':').map_or(DEFAULT_NAMESPACE, |(name, _)| name)
     }
 }
 
@@ -115,10 +113,7 @@ mod tests {
             ("..a", "default"),
         ] {
             let channel: Channel = name.parse().unwrap();
-            assert_eq!(
-                (channel.as_str(), channel.namespace()),
-                (name, namespace)
-            );
+            assert_eq!((channel.as_str(), channel.namespace()), (name, namespace));
         }
         assert!("x".repeat(MAX_LEN).parse::<Channel>().is_ok());
     }

@@ -178,21 +178,13 @@ impl Sources {
                 Err(_) => return Err(ConfigError::NotUnicode { variable }),
             }
         }
-        Ok(Self {
-            file,
-            env,
-            set,
-            insecure,
-        })
+        Ok(Self { file, env, set, insecure })
     }
 
     /// The file and what names it.
     fn file(&self) -> Option<(&'static str, PathBuf)> {
         let from_flag = self.file.clone().map(|path| ("--config", path));
-        let variable = self
-            .env
-            .iter()
-            .find(|(name, _)| name == layers::FILE_VARIABLE);
+        let variable = self.env.iter().find(|(name, _)| name == layers::FILE_VARIABLE);
         from_flag.or_else(|| variable.map(|(_, path)| (layers::FILE_VARIABLE, path.into())))
     }
 }
@@ -224,9 +216,7 @@ impl Config {
 
     /// What is allowed but may surprise, a sentence each.
     pub fn warnings(&self) -> Vec<String> {
-        self.small_histories()
-            .chain(self.open_listeners())
-            .collect()
+        self.small_histories().chain(self.open_listeners()).collect()
     }
 
     /// A reader that is cut off as slow must find in the history what waited for it, and what came
@@ -234,14 +224,10 @@ impl Config {
     fn small_histories(&self) -> impl Iterator<Item = String> {
         let outbox = self.limits.outbox;
         let size = |bytes: usize| Size::bytes(bytes as u64);
-        let resumes = |namespace: &Namespace| {
-            namespace.history.is_kept() && namespace.slow == Slow::Disconnect
-        };
+        let resumes =
+            |namespace: &Namespace| namespace.history.is_kept() && namespace.slow == Slow::Disconnect;
         let is_small = move |namespace: &Namespace| outbox > namespace.history.bytes / 2;
-        let small = self
-            .namespaces
-            .iter()
-            .filter(move |namespace| resumes(namespace) && is_small(namespace));
+        let small = self.namespaces.iter().filter(move |namespace| resumes(namespace) && is_small(namespace));
         small.map(move |namespace| {
             format!(
                 "limits.outbox = {} is over half of history_bytes = {} of namespace {:?}: \
@@ -254,19 +240,10 @@ impl Config {
     }
 
     fn open_listeners(&self) -> impl Iterator<Item = String> {
-        let public = self
-            .public
-            .listen
-            .iter()
-            .map(|listen| ("public.listen", listen, "subscribe"));
-        let internal = self
-            .internal
-            .listen
-            .iter()
-            .map(|listen| ("internal.listen", listen, "publish and manage"));
-        let open = public
-            .chain(internal)
-            .filter(|(_, listen, _)| !listen.is_local());
+        let public = self.public.listen.iter().map(|listen| ("public.listen", listen, "subscribe"));
+        let internal =
+            self.internal.listen.iter().map(|listen| ("internal.listen", listen, "publish and manage"));
+        let open = public.chain(internal).filter(|(_, listen, _)| !listen.is_local());
         open.map(|(key, listen, what)| {
             format!("--insecure: anyone who can reach {key} = {listen} may {what}")
         })
@@ -280,12 +257,7 @@ impl Loaded {
             place: places.first_given(&fault.keys).clone(),
             sentence: fault.sentence,
         })?;
-        Ok(Self {
-            config,
-            file,
-            places,
-            raw,
-        })
+        Ok(Self { config, file, places, raw })
     }
 
     /// Everything in force as TOML, with a comment at each key that says where it came from.

@@ -85,13 +85,7 @@ pub struct Fault {
 impl Fault {
     /// A fault with its sentence.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self {
-            code,
-            detail: detail.into(),
-            limit: None,
-            position: None,
-            parameter: None,
-        }
+        Self { code, detail: detail.into(), limit: None, position: None, parameter: None }
     }
 
     /// Names the limit that was passed.

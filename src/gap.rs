@@ -21,14 +21,8 @@ pub enum GapReason {
 
 impl GapReason {
     /// Every reason.
-    pub const ALL: &'static [GapReason] = &[
-        Self::Trimmed,
-        Self::Expired,
-        Self::Deleted,
-        Self::Failover,
-        Self::Reset,
-        Self::Link,
-    ];
+    pub const ALL: &'static [GapReason] =
+        &[Self::Trimmed, Self::Expired, Self::Deleted, Self::Failover, Self::Reset, Self::Link];
 
     /// The reason as it stands on the wire and in the metrics.
     #[must_use]

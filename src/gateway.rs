@@ -17,14 +17,15 @@ use crate::{
     metrics::Metrics,
     position::{Position, Since},
     publication::{Draft, Receipt},
+    transport_name::Transport,
     wire::{Encoding, Framing, Object, Prepared},
 };
 
 /// What a replay reads at once: small enough that a slow reader holds little, large enough to be one write.
-const REPLAY_PAGE: Page = Page {
-    messages: 1000,
-    bytes: 64 * 1024,
-};
+const REPLAY_PAGE: Page = Page { messages: 1000, bytes: 64 * 1024 };
+
+/// What a poll reads at once: all that its one answer may hold.
+const POLL_PAGE: Page = Page { messages: 1000, bytes: ANSWER_BYTES };
 
 /// What one answer of the history, or of a poll, holds at most.
 pub const ANSWER_BYTES: usize = 1024 * 1024;
@@ -129,13 +130,7 @@ impl Gateway {
     /// Joins the parts. [`pump::run`] must run for messages to flow.
     #[must_use]
     pub fn new(config: Arc<Config>, broker: Broker, metrics: Arc<Metrics>) -> Self {
-        Self(Arc::new(Inner {
-            config,
-            broker,
-            hub: Hub::default(),
-            registry: Registry::default(),
-            metrics,
-        }))
+        Self(Arc::new(Inner { config, broker, hub: Hub::default(), registry: Registry::default(), metrics }))
     }
 
     /// What is configured.
@@ -199,7 +194,12 @@ impl Gateway {
     ///
     /// # Errors
     /// The broker's.
-    pub async fn attach(&self, outbox: &Arc<Outbox>, channel: &Channel, since: &Since) -> Result<(Subscription, Replay), Fault> {
+    pub async fn attach(
+        &self,
+        outbox: &Arc<Outbox>,
+        channel: &Channel,
+        since: &Since,
+    ) -> Result<(Subscription, Replay), Fault> {
         let Inner { broker, hub, metrics, .. } = &*self.0;
         let namespace = self.namespace(channel);
         let slot = outbox.seat(Arc::clone(namespace));
@@ -208,25 +208,28 @@ impl Gateway {
             metrics.topics().inc();
         }
         metrics.subscriptions().inc();
-        let subscription = Subscription {
-            gateway: self.clone(),
-            topic,
-            key,
-            slot,
-        };
+        let subscription = Subscription { gateway: self.clone(), topic, key, slot };
         let listen = || async { broker.listen(channel).await.map(|_| ()) };
         subscription.topic.listening().get_or_try_init(listen).await?;
-        let replay = broker.read(channel, &namespace.history, since, REPLAY_PAGE).await?;
+        let replay = self.read_on(outbox, &subscription.topic, since).await?;
         Ok((subscription, replay))
     }
 
-    /// Reads on.
+    /// Reads on, for the connection of `outbox`.
     ///
     /// # Errors
     /// The broker's.
-    pub async fn read_on(&self, topic: &Topic, after: Position) -> Result<Replay, BrokerError> {
-        let history = &topic.namespace().history;
-        self.0.broker.read(topic.channel(), history, &Since::Position(after), REPLAY_PAGE).await
+    pub async fn read_on(
+        &self,
+        outbox: &Outbox,
+        topic: &Topic,
+        since: &Since,
+    ) -> Result<Replay, BrokerError> {
+        let page = match outbox.style().transport {
+            Transport::Poll => POLL_PAGE,
+            Transport::WebSocket | Transport::Sse | Transport::Ndjson => REPLAY_PAGE,
+        };
+        self.0.broker.read(topic.channel(), &topic.namespace().history, since, page).await
     }
 
     /// A page of a channel's history.
@@ -234,10 +237,7 @@ impl Gateway {
     /// # Errors
     /// The broker's.
     pub async fn history(&self, channel: &Channel, since: Since, limit: usize) -> Result<HistoryPage, Fault> {
-        let page = Page {
-            messages: limit,
-            bytes: ANSWER_BYTES,
-        };
+        let page = Page { messages: limit, bytes: ANSWER_BYTES };
         let history = &self.namespace(channel).history;
         let replay = self.0.broker.read(channel, history, &since, page).await?;
         let last = replay.messages.last().map_or(replay.start.after, |m| m.position());
@@ -268,7 +268,12 @@ impl Gateway {
     ///
     /// # Errors
     /// The broker's.
-    pub async fn channels(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<(Vec<Channel>, bool), Fault> {
+    pub async fn channels(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<(Vec<Channel>, bool), Fault> {
         let page = self.0.broker.channels(prefix, after, limit).await?;
         Ok((page.names, page.more))
     }
@@ -305,7 +310,8 @@ impl Gateway {
 /// The fault of a message over the limit.
 #[must_use]
 pub fn message_too_large(limit: usize) -> Fault {
-    Fault::new(Code::MessageTooLarge, format!("a message may have {limit} bytes (limits.message)")).limit(limit)
+    Fault::new(Code::MessageTooLarge, format!("a message may have {limit} bytes (limits.message)"))
+        .limit(limit)
 }
 
 fn written(publication: Arc<crate::publication::Publication>) -> Bytes {

@@ -101,7 +101,13 @@ impl Hub {
 
     /// Seats an outbox in a channel, and says whether it is the first here. Messages are held for it until
     /// [`Topic::go_live`].
-    pub fn enter(&self, channel: &Channel, namespace: &Arc<Namespace>, outbox: &Arc<Outbox>, slot: Slot) -> (Arc<Topic>, Key, bool) {
+    pub fn enter(
+        &self,
+        channel: &Channel,
+        namespace: &Arc<Namespace>,
+        outbox: &Arc<Outbox>,
+        slot: Slot,
+    ) -> (Arc<Topic>, Key, bool) {
         let mut shard = self.shard(channel).lock();
         let first = !shard.contains_key(channel);
         let topic = shard.entry(channel.clone()).or_insert_with(|| Arc::new(Topic::new(channel, namespace)));
@@ -226,7 +232,9 @@ impl Topic {
                 Seam::ReadOn
             }
             Phase::Held(held) => {
-                if !held.is_empty() && member.outbox.offer(member.slot, &Batch::new(held), 0, metrics).is_err() {
+                if !held.is_empty()
+                    && member.outbox.offer(member.slot, &Batch::new(held), 0, metrics).is_err()
+                {
                     member.phase = Phase::Held(Vec::new());
                     return Seam::ReadOn;
                 }

@@ -26,13 +26,7 @@ pub fn json(bytes: Bytes) -> Result<Payload, Fault> {
         Ok(text) => text,
         Err(error) => {
             let what = "this byte is not UTF-8";
-            return Err(invalid_json(
-                &bytes,
-                &Wrong {
-                    at: error.valid_up_to(),
-                    what,
-                },
-            ));
+            return Err(invalid_json(&bytes, &Wrong { at: error.valid_up_to(), what }));
         }
     };
     match json::check(text) {
@@ -81,10 +75,7 @@ pub fn from_socket_text(text: String) -> Payload {
 /// # Errors
 /// `invalid_body` where neither or both are given, or `data_base64` is not standard base64 with its padding;
 /// `invalid_json` where `data` is nested too deeply or is a string with half of a surrogate pair.
-pub(crate) fn from_raw(
-    data: Option<&RawValue>,
-    data_base64: Option<&str>,
-) -> Result<Payload, Fault> {
+pub(crate) fn from_raw(data: Option<&RawValue>, data_base64: Option<&str>) -> Result<Payload, Fault> {
     match (data, data_base64) {
         (Some(data), None) => from_data(data.get()).map_err(|fault| fault.parameter("data")),
         (None, Some(text)) => match BASE64_STANDARD.decode(text) {
@@ -112,10 +103,9 @@ fn from_data(data: &str) -> Result<Payload, Fault> {
     }
     match serde_json::from_str::<String>(data) {
         Ok(text) => Ok(Payload::new(Kind::Text, text.into())),
-        Err(error) => Err(Fault::new(
-            Code::InvalidJson,
-            format!("the string in `data` cannot be text: {error}"),
-        )),
+        Err(error) => {
+            Err(Fault::new(Code::InvalidJson, format!("the string in `data` cannot be text: {error}")))
+        }
     }
 }
 
@@ -130,11 +120,7 @@ fn keep(text: &Bytes, kept: Kept) -> Payload {
 fn utf8(bytes: &Bytes) -> Result<&str, Fault> {
     std::str::from_utf8(bytes).map_err(|error| {
         let at = error.valid_up_to();
-        Fault::new(
-            Code::InvalidBody,
-            format!("byte {at} of the body is not UTF-8"),
-        )
-        .position(Some(at))
+        Fault::new(Code::InvalidBody, format!("byte {at} of the body is not UTF-8")).position(Some(at))
     })
 }
 

@@ -16,9 +16,17 @@ use std::{
 
 use axum::{Router, body::Body, response::Response};
 use http::{HeaderValue, header};
-use hyper::{Request, body::Incoming, server::conn::{http1, http2}, service::service_fn};
+use hyper::{
+    Request,
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::{sync::{OwnedSemaphorePermit, Semaphore}, time::{Instant, sleep_until}};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, sleep_until},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 
@@ -111,11 +119,7 @@ impl Server {
                 return;
             }
         }
-        let place = Place {
-            permit,
-            _spare: spare,
-            refused,
-        };
+        let place = Place { permit, _spare: spare, refused };
         self.tasks.spawn(self.clone().serve(socket, address, place));
     }
 
@@ -130,11 +134,7 @@ impl Server {
         };
         let guard = Arc::new(Guard::new(first_head, self.header_timeout, !http2));
         let io = TokioIo::new(Watched::new(socket, read, Arc::clone(&guard)));
-        let peer = Peer {
-            address,
-            refused: place.refused,
-            handover: (!http2).then(Handover::default),
-        };
+        let peer = Peer { address, refused: place.refused, handover: (!http2).then(Handover::default) };
         if http2 {
             self.serve_http2(io, peer, &guard).await;
         } else {
@@ -215,7 +215,12 @@ impl Server {
         .await;
     }
 
-    async fn answer(&self, request: Request<Incoming>, peer: &Peer, guard: &Arc<Guard>) -> Result<Response<Tracked>, Infallible> {
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        peer: &Peer,
+        guard: &Arc<Guard>,
+    ) -> Result<Response<Tracked>, Infallible> {
         let busy = guard.busy();
         if guard.is_ambiguous() {
             let mut refusal = Response::new(Tracked::new(Body::empty(), busy));

@@ -216,7 +216,8 @@ impl CatchUp {
             // A reader that takes all at once must not keep everybody else waiting.
             tokio::task::yield_now().await;
             let after = self.outbox.position(self.slot).unwrap_or(self.page.top);
-            let next = self.gateway.read_on(&self.topic, after).await;
+            let since = Since::Position(after);
+            let next = self.gateway.read_on(&self.outbox, &self.topic, &since).await;
             self.page = next.map_err(|_| Disconnect::Overloaded)?;
         }
     }
@@ -232,7 +233,8 @@ impl CatchUp {
     /// The broker's.
     pub async fn read_again(&mut self) -> Result<(), Fault> {
         let after = self.outbox.position(self.slot).unwrap_or(self.page.top);
-        self.page = self.gateway.read_on(&self.topic, after).await?;
+        let since = Since::Position(after);
+        self.page = self.gateway.read_on(&self.outbox, &self.topic, &since).await?;
         Ok(())
     }
 

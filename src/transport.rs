@@ -64,12 +64,7 @@ impl Connection {
     pub fn new(session: Session, protocol: Protocol, opening: Vec<CatchUp>) -> Self {
         let work: Option<Work> = (!opening.is_empty()).then(|| Box::pin(catch_up(opening)) as Work);
         let pulse = Pulse::new(&session.gateway().config().sessions);
-        Self {
-            session,
-            protocol,
-            pulse,
-            work,
-        }
+        Self { session, protocol, pulse, work }
     }
 
     /// The session.
@@ -203,6 +198,12 @@ impl Connection {
                 }
                 websocket::heartbeat(session);
             }
+            Protocol::Sse if self.work.is_none() => {
+                self.work = sse::renewal(session);
+                if self.work.is_none() {
+                    sse::heartbeat(session);
+                }
+            }
             Protocol::Sse => sse::heartbeat(session),
             Protocol::Ndjson => ndjson::heartbeat(session),
         }
@@ -233,7 +234,9 @@ impl Connection {
 
     fn farewell(&self, reason: Disconnect, position: Option<Position>) -> Vec<Bytes> {
         match &self.protocol {
-            Protocol::WebSocket(dialogue) => dialogue.farewell(reason, position, self.session.outbox().style()),
+            Protocol::WebSocket(dialogue) => {
+                dialogue.farewell(reason, position, self.session.outbox().style())
+            }
             Protocol::Sse => sse::farewell(reason, self.session.outbox().style()),
             Protocol::Ndjson => ndjson::farewell(reason, self.session.outbox().style()),
         }
@@ -249,9 +252,6 @@ async fn catch_up(opening: Vec<CatchUp>) -> Result<Option<Subscription>, Disconn
 
 /// The `goodbye` object, where the format has one.
 fn goodbye(disconnect: Disconnect, after: Option<Duration>, style: Style) -> Option<Bytes> {
-    let goodbye = Object::Goodbye {
-        disconnect,
-        reconnect_after_ms: after.map(|d| d.as_millis() as u64),
-    };
+    let goodbye = Object::Goodbye { disconnect, reconnect_after_ms: after.map(|d| d.as_millis() as u64) };
     wire::control(&goodbye, style.encoding, style.framing, None)
 }

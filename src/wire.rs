@@ -73,10 +73,7 @@ impl Prepared {
     /// Nothing is encoded yet.
     #[must_use]
     pub fn new(publication: impl Into<Arc<Publication>>) -> Self {
-        Self(Arc::new(Inner {
-            publication: publication.into(),
-            encoded: Default::default(),
-        }))
+        Self(Arc::new(Inner { publication: publication.into(), encoded: Default::default() }))
     }
 
     /// What was published.
@@ -88,17 +85,14 @@ impl Prepared {
     /// The message as `encoding` writes it; `framing` matters to SSE and NDJSON alone.
     #[must_use]
     pub fn bytes(&self, encoding: Encoding, framing: Framing) -> Bytes {
-        let stored =
-            self.0.encoded[encoding.index()].get_or_init(|| encode(self.publication(), encoding));
+        let stored = self.0.encoded[encoding.index()].get_or_init(|| encode(self.publication(), encoding));
         match (encoding, framing) {
             (Encoding::WebSocket { .. }, _) => stored.clone(),
             (Encoding::Object, _) => {
                 let line = head::chunk_content(stored);
                 line.slice(..line.len() - 1)
             }
-            (Encoding::Sse { .. } | Encoding::Ndjson { .. }, Framing::Plain) => {
-                head::chunk_content(stored)
-            }
+            (Encoding::Sse { .. } | Encoding::Ndjson { .. }, Framing::Plain) => head::chunk_content(stored),
             (Encoding::Sse { .. } | Encoding::Ndjson { .. }, Framing::Chunked) => stored.clone(),
         }
     }
@@ -126,15 +120,13 @@ fn encode(publication: &Publication, encoding: Encoding) -> Bytes {
     let size = json::size_hint(publication);
     match encoding {
         Encoding::WebSocket { raw } => websocket::message(publication, raw),
-        Encoding::Sse { raw } => head::framed(Framing::Chunked, size, |out| {
-            sse::message(out, publication, raw)
-        }),
-        Encoding::Object | Encoding::Ndjson { raw: false } => {
-            head::framed(Framing::Chunked, size, |out| {
-                json::message(out, publication);
-                out.push(b'\n');
-            })
+        Encoding::Sse { raw } => {
+            head::framed(Framing::Chunked, size, |out| sse::message(out, publication, raw))
         }
+        Encoding::Object | Encoding::Ndjson { raw: false } => head::framed(Framing::Chunked, size, |out| {
+            json::message(out, publication);
+            out.push(b'\n');
+        }),
         Encoding::Ndjson { raw: true } => head::framed(Framing::Chunked, size, |out| {
             json::payload(out, &publication.payload);
             out.push(b'\n');
@@ -145,12 +137,7 @@ fn encode(publication: &Publication, encoding: Encoding) -> Bytes {
 /// A control object as `encoding` writes it; `None` where that format has no objects from the server.
 /// `id` is the cursor that an SSE event carries, if it is to carry one.
 #[must_use]
-pub fn control(
-    object: &Object<'_>,
-    encoding: Encoding,
-    framing: Framing,
-    id: Option<&str>,
-) -> Option<Bytes> {
+pub fn control(object: &Object<'_>, encoding: Encoding, framing: Framing, id: Option<&str>) -> Option<Bytes> {
     match encoding {
         Encoding::Object => Some(object.to_json()),
         Encoding::WebSocket { raw: false } => Some(websocket::object(object)),

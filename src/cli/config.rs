@@ -25,11 +25,7 @@ pub struct ConfigFlags {
 impl ConfigFlags {
     /// The configuration of these flags, the environment and the file.
     pub fn load(self) -> Result<Loaded, ConfigError> {
-        Config::load(&Sources::with_environment(
-            self.config,
-            self.set,
-            self.insecure,
-        )?)
+        Config::load(&Sources::with_environment(self.config, self.set, self.insecure)?)
     }
 }
 
@@ -80,11 +76,8 @@ fn check(flags: ConfigFlags) -> Result<String, ConfigError> {
 
 /// `--insecure` is no key of the file, so a comment tells of it.
 fn print(loaded: &Loaded) -> Result<String, ConfigError> {
-    let note = if loaded.config.insecure {
-        "# --insecure is given: no credentials are asked for\n"
-    } else {
-        ""
-    };
+    let note =
+        if loaded.config.insecure { "# --insecure is given: no credentials are asked for\n" } else { "" };
     Ok(format!("{note}{}", loaded.to_toml()?))
 }
 
@@ -94,11 +87,7 @@ mod tests {
 
     fn flags(set: &[&str], insecure: bool) -> ConfigFlags {
         let set = set.iter().map(ToString::to_string).collect();
-        ConfigFlags {
-            config: None,
-            set,
-            insecure,
-        }
+        ConfigFlags { config: None, set, insecure }
     }
 
     #[test]
@@ -106,21 +95,10 @@ mod tests {
         let good = output(ConfigCommand::Check(flags(&[], false))).unwrap();
         assert!(good.starts_with("ok: no file"), "{good}");
         let fault = output(ConfigCommand::Check(flags(&["limits.outbox=0"], false))).unwrap_err();
-        assert!(
-            fault.to_string().starts_with("--set limits.outbox: "),
-            "{fault}"
-        );
-        let missing = ConfigFlags {
-            config: Some("/nowhere/at/all".into()),
-            ..ConfigFlags::default()
-        };
-        let fault = output(ConfigCommand::Check(missing))
-            .unwrap_err()
-            .to_string();
-        assert!(
-            fault.starts_with("--config: cannot read /nowhere/at/all: "),
-            "{fault}"
-        );
+        assert!(fault.to_string().starts_with("--set limits.outbox: "), "{fault}");
+        let missing = ConfigFlags { config: Some("/nowhere/at/all".into()), ..ConfigFlags::default() };
+        let fault = output(ConfigCommand::Check(missing)).unwrap_err().to_string();
+        assert!(fault.starts_with("--config: cannot read /nowhere/at/all: "), "{fault}");
     }
 
     #[test]
@@ -135,9 +113,6 @@ mod tests {
     fn schema_is_json() {
         let schema: serde_json::Value =
             serde_json::from_str(&output(ConfigCommand::Schema).unwrap()).unwrap();
-        assert_eq!(
-            schema["$schema"],
-            "https://json-schema.org/draft/2020-12/schema"
-        );
+        assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
     }
 }

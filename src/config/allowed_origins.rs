@@ -23,11 +23,7 @@ impl AllowedOrigins {
             many if many.iter().any(|origin| origin == "*") => {
                 Err("has \"*\" beside others: write \"*\" alone to serve every page".into())
             }
-            many => many
-                .iter()
-                .map(|origin| normal(origin))
-                .collect::<Result<_, _>>()
-                .map(Self::Exact),
+            many => many.iter().map(|origin| normal(origin)).collect::<Result<_, _>>().map(Self::Exact),
         }
     }
 }
@@ -51,9 +47,7 @@ fn parts(text: &str) -> Option<(String, String, Option<u16>)> {
     let text = text.to_ascii_lowercase();
     let (scheme, authority) = text.split_once("://")?;
     let scheme_is_good = scheme.starts_with(|c: char| c.is_ascii_lowercase())
-        && scheme
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
+        && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
     // The colons of an IPv6 address stand before its bracket.
     let (host, port) = match authority.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, Some(number(port)?)),
@@ -100,11 +94,7 @@ mod tests {
             ("chrome-extension://abcdef", "chrome-extension://abcdef"),
         ];
         for (text, expected) in table {
-            assert_eq!(
-                parse(&[text]),
-                Ok(AllowedOrigins::Exact(vec![expected.into()])),
-                "{text}"
-            );
+            assert_eq!(parse(&[text]), Ok(AllowedOrigins::Exact(vec![expected.into()])), "{text}");
         }
     }
 
@@ -135,10 +125,7 @@ mod tests {
         ];
         for text in table {
             let error = parse(&[text]).unwrap_err();
-            assert!(
-                error.starts_with(&format!("has {text:?}, which is not an origin")),
-                "{error}"
-            );
+            assert!(error.starts_with(&format!("has {text:?}, which is not an origin")), "{error}");
         }
     }
 
@@ -146,10 +133,6 @@ mod tests {
     fn an_empty_list_is_the_own_host_and_a_star_is_every_page() {
         assert_eq!(parse(&[]), Ok(AllowedOrigins::SameHost));
         assert_eq!(parse(&["*"]), Ok(AllowedOrigins::Any));
-        assert!(
-            parse(&["https://a", "*"])
-                .unwrap_err()
-                .contains("beside others")
-        );
+        assert!(parse(&["https://a", "*"]).unwrap_err().contains("beside others"));
     }
 }

@@ -3,8 +3,8 @@
 use std::{collections::HashSet, fmt::Display, ops::RangeInclusive};
 
 use super::{
-    AllowedOrigins, Broker, Config, Drain, History, Internal, Limits, Listen, Log, Namespace,
-    Namespaces, Public, Sessions, namespaces,
+    AllowedOrigins, Broker, Config, Drain, History, Internal, Limits, Listen, Log, Namespace, Namespaces,
+    Public, Sessions, namespaces,
     raw::{self, Raw, Source},
     units::{Count, Size, Time},
 };
@@ -35,12 +35,8 @@ pub fn check(raw: &Raw, insecure: bool) -> Result<Config, Fault> {
             listen: raw.public.listen.0.clone(),
             allowed_origins: allowed_origins(&raw.public)?,
         },
-        internal: Internal {
-            listen: raw.internal.listen.0.clone(),
-        },
-        broker: Broker {
-            url: raw.broker.url,
-        },
+        internal: Internal { listen: raw.internal.listen.0.clone() },
+        broker: Broker { url: raw.broker.url },
         limits: limits(&raw.limits)?,
         sessions: sessions(&raw.sessions)?,
         drain: Drain {
@@ -48,20 +44,14 @@ pub fn check(raw: &Raw, insecure: bool) -> Result<Config, Fault> {
             period: within("drain.period", raw.drain.period, ANY_TIME)?.get(),
         },
         namespaces: all_namespaces(raw)?,
-        log: Log {
-            format: raw.log.format,
-            level: level(&raw.log)?,
-        },
+        log: Log { format: raw.log.format, level: level(&raw.log)? },
         insecure,
     })
 }
 
 fn listeners(raw: &Raw, insecure: bool) -> Result<(), Fault> {
     let mut seen: Vec<(&str, &Listen)> = Vec::new();
-    let listeners = [
-        ("public.listen", &raw.public.listen.0),
-        ("internal.listen", &raw.internal.listen.0),
-    ];
+    let listeners = [("public.listen", &raw.public.listen.0), ("internal.listen", &raw.internal.listen.0)];
     for (key, list) in listeners {
         if list.is_empty() {
             return fault([key], format!("{key} is empty: name at least one address"));
@@ -70,11 +60,8 @@ fn listeners(raw: &Raw, insecure: bool) -> Result<(), Fault> {
             if !insecure && !listen.is_local() {
                 return fault([key], reachable(key, listen));
             }
-            if let Some((other_key, other)) =
-                seen.iter().find(|taken| collide(**taken, (key, listen)))
-            {
-                let sentence =
-                    format!("{key} = {listen} is taken: {other_key} = {other} binds it already");
+            if let Some((other_key, other)) = seen.iter().find(|taken| collide(**taken, (key, listen))) {
+                let sentence = format!("{key} = {listen} is taken: {other_key} = {other} binds it already");
                 return fault([key, other_key], sentence);
             }
             seen.push((key, listen));
@@ -97,8 +84,7 @@ fn collide((key, listen): (&str, &Listen), (other_key, other): (&str, &Listen)) 
 
 fn allowed_origins(raw: &raw::Public) -> Result<AllowedOrigins, Fault> {
     let key = "public.allowed_origins";
-    AllowedOrigins::parse(&raw.allowed_origins.0)
-        .or_else(|problem| fault([key], format!("{key} {problem}")))
+    AllowedOrigins::parse(&raw.allowed_origins.0).or_else(|problem| fault([key], format!("{key} {problem}")))
 }
 
 fn limits(raw: &raw::Limits) -> Result<Limits, Fault> {
@@ -158,42 +144,29 @@ fn all_namespaces(raw: &Raw) -> Result<Namespaces, Fault> {
 fn namespace(raw: &raw::Namespace, path: &str) -> Result<Namespace, Fault> {
     let name = &raw.name;
     if name.is_empty() {
-        return fault(
-            [format!("{path}.name")],
-            "namespaces.name is missing".into(),
-        );
+        return fault([format!("{path}.name")], "namespaces.name is missing".into());
     }
     let is_name = |b: u8| b.is_ascii_alphanumeric() || b"_.~@-".contains(&b);
     if name.len() > 200 || !name.bytes().all(is_name) {
-        let sentence = format!(
-            "namespaces.name = {name:?} is not a name: write 1 to 200 of A-Z a-z 0-9 _ . ~ @ -"
-        );
+        let sentence =
+            format!("namespaces.name = {name:?} is not a name: write 1 to 200 of A-Z a-z 0-9 _ . ~ @ -");
         return fault([format!("{path}.name")], sentence);
     }
     if raw.source == Source::Redis {
-        let sentence = format!(
-            "namespace {name:?} has source = \"redis\", which broker.url = \"memory:\" cannot serve"
-        );
+        let sentence =
+            format!("namespace {name:?} has source = \"redis\", which broker.url = \"memory:\" cannot serve");
         return fault([format!("{path}.source")], sentence);
     }
     let of_this = |fault: Fault| Fault {
-        keys: fault
-            .keys
-            .iter()
-            .map(|key| key.replacen("namespaces", path, 1))
-            .collect(),
+        keys: fault.keys.iter().map(|key| key.replacen("namespaces", path, 1)).collect(),
         sentence: format!("namespace {name:?}: {}", fault.sentence),
     };
     Ok(Namespace {
         name: name.clone(),
         history: History {
             messages: raw.history_messages.get(),
-            bytes: within("namespaces.history_bytes", raw.history_bytes, ANY_SIZE)
-                .map_err(of_this)?
-                .get(),
-            age: within("namespaces.history_age", raw.history_age, SOME_TIME)
-                .map_err(of_this)?
-                .get(),
+            bytes: within("namespaces.history_bytes", raw.history_bytes, ANY_SIZE).map_err(of_this)?.get(),
+            age: within("namespaces.history_age", raw.history_age, SOME_TIME).map_err(of_this)?.get(),
         },
         subscribe: raw.subscribe,
         client_publish: raw.client_publish,
@@ -204,10 +177,7 @@ fn namespace(raw: &raw::Namespace, path: &str) -> Result<Namespace, Fault> {
 /// Levels and `target=level`, the part of the filter syntax that every reader of it shares.
 fn level(raw: &raw::Log) -> Result<String, Fault> {
     let is_target = |target: &str| {
-        !target.is_empty()
-            && target
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"_:-".contains(&b))
+        !target.is_empty() && target.bytes().all(|b| b.is_ascii_alphanumeric() || b"_:-".contains(&b))
     };
     let is_directive = |directive: &str| match directive.split_once('=') {
         Some((target, level)) => is_target(target) && LEVELS.contains(&level),
@@ -224,28 +194,14 @@ fn level(raw: &raw::Log) -> Result<String, Fault> {
     fault(["log.level"], sentence)
 }
 
-fn within<T: PartialOrd + Display>(
-    key: &str,
-    value: T,
-    range: RangeInclusive<T>,
-) -> Result<T, Fault> {
+fn within<T: PartialOrd + Display>(key: &str, value: T, range: RangeInclusive<T>) -> Result<T, Fault> {
     if range.contains(&value) {
         return Ok(value);
     }
-    fault(
-        [key],
-        format!(
-            "{key} = {value} is out of range: {} to {}",
-            range.start(),
-            range.end()
-        ),
-    )
+    fault([key], format!("{key} = {value} is out of range: {} to {}", range.start(), range.end()))
 }
 
-fn fault<T, K: Into<String>>(
-    keys: impl IntoIterator<Item = K>,
-    sentence: String,
-) -> Result<T, Fault> {
+fn fault<T, K: Into<String>>(keys: impl IntoIterator<Item = K>, sentence: String) -> Result<T, Fault> {
     let keys = keys.into_iter().map(Into::into).collect();
     Err(Fault { keys, sentence })
 }

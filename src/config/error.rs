@@ -43,17 +43,13 @@ impl Places {
     pub(super) fn nearest<'a>(&'a self, key: &'a str) -> &'a Place {
         let outer = |key: &&'a str| key.rfind(['.', '[']).and_then(|end| key.get(..end));
         let mut enclosing = std::iter::successors(Some(key), outer);
-        enclosing
-            .find_map(|key| self.0.get(key))
-            .unwrap_or(&Place::Default)
+        enclosing.find_map(|key| self.0.get(key)).unwrap_or(&Place::Default)
     }
 
     /// The place of the first key that was given, where one was.
     pub(super) fn first_given<'a>(&'a self, keys: &'a [String]) -> &'a Place {
         let mut places = keys.iter().map(|key| self.nearest(key));
-        places
-            .find(|place| **place != Place::Default)
-            .unwrap_or(&Place::Default)
+        places.find(|place| **place != Place::Default).unwrap_or(&Place::Default)
     }
 
     /// The place of the key itself.
@@ -138,9 +134,7 @@ impl ConfigError {
 }
 
 fn hint(nearest: Option<&str>) -> String {
-    nearest
-        .map(|name| format!("; did you mean `{name}`?"))
-        .unwrap_or_default()
+    nearest.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -150,10 +144,7 @@ mod tests {
     #[test]
     fn a_key_without_a_place_takes_the_one_around_it() {
         let mut places = Places::default();
-        let place = |line| Place::File {
-            path: "f".into(),
-            line,
-        };
+        let place = |line| Place::File { path: "f".into(), line };
         places.set("namespaces".into(), place(1));
         places.set("namespaces[1].slow".into(), place(5));
         assert_eq!(places.nearest("namespaces[1].slow"), &place(5));

@@ -45,10 +45,9 @@ const LATER: [&str; 35] = [
 
 /// Whether a later release has this key, or a section around it.
 pub fn is_later(key: &str) -> bool {
-    LATER.iter().any(|later| {
-        key.strip_prefix(later)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-    })
+    LATER
+        .iter()
+        .any(|later| key.strip_prefix(later).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
 }
 
 /// Every key of this release, `namespaces.slow` and its like included.
@@ -75,9 +74,7 @@ impl Keys {
 
     /// The key of a dotted name; `None` for sections and for what is not known.
     pub fn key(&self, name: &str) -> Option<Node<'_>> {
-        let node = name
-            .split('.')
-            .try_fold(self.root(), |node, part| node.child(part))?;
+        let node = name.split('.').try_fold(self.root(), |node, part| node.child(part))?;
         node.table().is_none().then_some(node)
     }
 
@@ -142,11 +139,7 @@ fn collect(node: Node<'_>, path: &str, names: &mut Vec<String>) {
         return;
     };
     for (name, child) in table {
-        let path = if path.is_empty() {
-            name.clone()
-        } else {
-            format!("{path}.{name}")
-        };
+        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
         collect(Node(child), &path, names);
     }
 }
@@ -185,13 +178,9 @@ mod tests {
 
     #[test]
     fn later_keys_are_known_by_their_section() {
-        for key in [
-            "auth",
-            "auth.jwt.leeway",
-            "auth.whatever",
-            "tracing.sample_ratio",
-            "broker.password_file",
-        ] {
+        for key in
+            ["auth", "auth.jwt.leeway", "auth.whatever", "tracing.sample_ratio", "broker.password_file"]
+        {
             assert!(is_later(key), "{key}");
         }
         for key in ["authority", "broker.url", "limits.connections"] {

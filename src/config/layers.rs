@@ -29,11 +29,7 @@ pub struct Layers {
 
 impl Layers {
     pub fn new() -> Self {
-        Self {
-            keys: Keys::new(),
-            table: Table::new(),
-            places: Places::default(),
-        }
+        Self { keys: Keys::new(), table: Table::new(), places: Places::default() }
     }
 
     /// Lays the text of a file over what is there.
@@ -45,13 +41,7 @@ impl Layers {
         self.table = text.parse().map_err(syntax)?;
         let spans = DeTable::parse(text).map_err(syntax)?;
         let places = &mut self.places;
-        FileWalk {
-            keys: &self.keys,
-            text,
-            path,
-            places,
-        }
-        .table(spans.get_ref(), self.keys.root(), "", "")
+        FileWalk { keys: &self.keys, text, path, places }.table(spans.get_ref(), self.keys.root(), "", "")
     }
 
     /// Lays the variables that begin with `TIDEGATE_` over what is there.
@@ -74,11 +64,7 @@ impl Layers {
             // resembles a key is refused.
             let nearest = self.nearest_variable(&key);
             if looks_like_key || nearest.is_some() {
-                return Err(ConfigError::UnknownKey {
-                    place,
-                    key,
-                    nearest,
-                });
+                return Err(ConfigError::UnknownKey { place, key, nearest });
             }
         }
         Ok(())
@@ -88,16 +74,9 @@ impl Layers {
     pub fn add_flags(&mut self, settings: &[String]) -> Result<(), ConfigError> {
         for setting in settings {
             let Some((key, value)) = setting.split_once('=') else {
-                return Err(ConfigError::MalformedSet {
-                    given: setting.clone(),
-                });
+                return Err(ConfigError::MalformedSet { given: setting.clone() });
             };
-            self.set(
-                key,
-                value,
-                Place::Flag(format!("--set {key}")),
-                str::to_owned,
-            )?;
+            self.set(key, value, Place::Flag(format!("--set {key}")), str::to_owned)?;
         }
         Ok(())
     }
@@ -123,29 +102,20 @@ impl Layers {
         spell: fn(&str) -> String,
     ) -> Result<(), ConfigError> {
         if keys::is_later(key) {
-            return Err(ConfigError::NotInThisRelease {
-                place,
-                key: key.to_owned(),
-            });
+            return Err(ConfigError::NotInThisRelease { place, key: key.to_owned() });
         }
         if key.split('.').next() == Some("namespaces") {
             return Err(ConfigError::FileOnly { place });
         }
         let Some(node) = self.keys.key(key) else {
             let nearest = self.keys.nearest(key).map(spell);
-            return Err(ConfigError::UnknownKey {
-                place,
-                key: key.to_owned(),
-                nearest,
-            });
+            return Err(ConfigError::UnknownKey { place, key: key.to_owned(), nearest });
         };
         let value = typed(text, node);
         let (sections, name) = key.rsplit_once('.').unwrap_or(("", key));
         let mut table = &mut self.table;
         for section in sections.split('.') {
-            let inner = table
-                .entry(section)
-                .or_insert_with(|| Value::Table(Table::new()));
+            let inner = table.entry(section).or_insert_with(|| Value::Table(Table::new()));
             // The file's walk has refused anything but a table here.
             let Value::Table(inner) = inner else {
                 return Ok(());
@@ -231,11 +201,7 @@ impl FileWalk<'_> {
     }
 
     fn not_a_section(&self, node: Node<'_>, name: &str, path: &str) -> ConfigError {
-        let (open, close) = if node.is_list() {
-            ("[[", "]]")
-        } else {
-            ("[", "]")
-        };
+        let (open, close) = if node.is_list() { ("[[", "]]") } else { ("[", "]") };
         ConfigError::Invalid {
             place: self.places.nearest(path).clone(),
             sentence: format!("{name} is a section: write {open}{name}{close}"),
@@ -245,26 +211,18 @@ impl FileWalk<'_> {
 
 fn place_in(text: &str, path: &Path, offset: usize) -> Place {
     let before = text.as_bytes().iter().take(offset);
-    Place::File {
-        path: PathBuf::from(path),
-        line: 1 + before.filter(|byte| **byte == b'\n').count(),
-    }
+    Place::File { path: PathBuf::from(path), line: 1 + before.filter(|byte| **byte == b'\n').count() }
 }
 
 /// The text of a variable or flag as the type that the key has in a file. What does not fit stays
 /// text, and is refused as such with the key's name.
 fn typed(text: &str, node: Node<'_>) -> Value {
     if node.takes("array") {
-        let items = text
-            .split(',')
-            .map(str::trim)
-            .filter(|item| !item.is_empty());
+        let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
         return items.map(Value::from).collect::<Vec<_>>().into();
     }
-    let is_bare = ["integer", "number", "boolean"]
-        .iter()
-        .any(|kind| node.takes(kind))
-        && !node.takes("string");
+    let is_bare =
+        ["integer", "number", "boolean"].iter().any(|kind| node.takes(kind)) && !node.takes("string");
     let bare = is_bare.then(|| text.parse().ok()).flatten();
     bare.unwrap_or_else(|| Value::from(text))
 }
@@ -275,16 +233,10 @@ fn variable(key: &str) -> String {
 }
 
 fn join(section: &str, key: &str) -> String {
-    if section.is_empty() {
-        key.to_owned()
-    } else {
-        format!("{section}.{key}")
-    }
+    if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") }
 }
 
 /// `namespaces[0].slow` as an operator calls it.
 fn without_index(key: &str) -> String {
-    key.split('[')
-        .map(|part| part.split_once(']').map_or(part, |(_, rest)| rest))
-        .collect()
+    key.split('[').map(|part| part.split_once(']').map_or(part, |(_, rest)| rest)).collect()
 }

@@ -38,8 +38,7 @@ impl Listen {
     pub(super) fn collides_with(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Tcp(a), Self::Tcp(b)) => {
-                let same_host =
-                    a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
+                let same_host = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
                 a.port() != 0 && a.port() == b.port() && same_host
             }
             (Self::Unix(a), Self::Unix(b)) => a == b,
@@ -54,18 +53,12 @@ impl FromStr for Listen {
     fn from_str(text: &str) -> Result<Self, String> {
         if let Some(path) = text.strip_prefix("unix:") {
             return match path {
-                "/" => Err(format!(
-                    "{text:?} names no socket: write \"unix:/run/tidegate.sock\""
-                )),
+                "/" => Err(format!("{text:?} names no socket: write \"unix:/run/tidegate.sock\"")),
                 _ if path.starts_with('/') => Ok(Self::Unix(path.into())),
-                _ => Err(format!(
-                    "{text:?} needs an absolute path, as in \"unix:/run/tidegate.sock\""
-                )),
+                _ => Err(format!("{text:?} needs an absolute path, as in \"unix:/run/tidegate.sock\"")),
             };
         }
-        let local = text
-            .strip_prefix("localhost:")
-            .and_then(|port| port.parse().ok());
+        let local = text.strip_prefix("localhost:").and_then(|port| port.parse().ok());
         local
             .map(|port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
             .or_else(|| text.parse().ok())
@@ -107,10 +100,7 @@ impl From<Listen> for String {
 #[serde(
     try_from = "Value",
     into = "Value",
-    bound(
-        deserialize = "T: FromStr, T::Err: Display",
-        serialize = "T: Clone + Display"
-    )
+    bound(deserialize = "T: FromStr, T::Err: Display", serialize = "T: Clone + Display")
 )]
 pub struct List<T>(pub Vec<T>);
 
@@ -130,11 +120,7 @@ where
             Value::String(text) => text.parse().map_err(|e: T::Err| e.to_string()),
             other => Err(format!("{other} is not text: write it in quotes")),
         };
-        items
-            .into_iter()
-            .map(parse)
-            .collect::<Result<_, _>>()
-            .map(Self)
+        items.into_iter().map(parse).collect::<Result<_, _>>().map(Self)
     }
 }
 
@@ -220,16 +206,8 @@ mod tests {
         let list = |value: Value| List::<Listen>::try_from(value).map(|list| list.0.len());
         assert_eq!(list("127.0.0.1:1".into()), Ok(1));
         assert_eq!(list(vec!["127.0.0.1:1", "unix:/x"].into()), Ok(2));
-        assert!(
-            list(8000.into())
-                .unwrap_err()
-                .starts_with("8000 is not text")
-        );
-        assert!(
-            list(vec!["127.0.0.1:1", "x"].into())
-                .unwrap_err()
-                .starts_with("\"x\" is not an address")
-        );
+        assert!(list(8000.into()).unwrap_err().starts_with("8000 is not text"));
+        assert!(list(vec!["127.0.0.1:1", "x"].into()).unwrap_err().starts_with("\"x\" is not an address"));
     }
 
     #[test]

@@ -73,9 +73,7 @@ pub struct Namespaces {
 impl Namespaces {
     /// `listed` have distinct names; the one named `default` takes the place of `default`.
     pub(super) fn new(default: Namespace, listed: Vec<Namespace>) -> Self {
-        let listed = listed
-            .into_iter()
-            .map(|namespace| (namespace.name.clone(), Arc::new(namespace)));
+        let listed = listed.into_iter().map(|namespace| (namespace.name.clone(), Arc::new(namespace)));
         let mut others: HashMap<_, _> = listed.collect();
         let default = others.remove(DEFAULT).unwrap_or_else(|| Arc::new(default));
         Self { default, others }
@@ -83,9 +81,7 @@ impl Namespaces {
 
     /// The namespace of a channel.
     pub fn of(&self, channel: &str) -> &Arc<Namespace> {
-        let listed = channel
-            .split_once(':')
-            .and_then(|(name, _)| self.others.get(name));
+        let listed = channel.split_once(':').and_then(|(name, _)| self.others.get(name));
         listed.unwrap_or(&self.default)
     }
 

@@ -11,11 +11,7 @@ use super::{
 /// TOML that `config check` accepts and that gives the same configuration.
 pub fn print(raw: &Raw, places: &Places) -> Result<String, toml::ser::Error> {
     let mut raw = raw.clone();
-    if !raw
-        .namespaces
-        .iter()
-        .any(|namespace| namespace.name == namespaces::DEFAULT)
-    {
+    if !raw.namespaces.iter().any(|namespace| namespace.name == namespaces::DEFAULT) {
         raw.namespaces.push(raw::Namespace::built_in());
     }
     let mut printed = String::new();
@@ -40,10 +36,7 @@ fn write_table(printed: &mut String, table: &Table, header: &str, path: &str, pl
                     write_table(printed, item, &header, &format!("{path}[{index}]"), places);
                 }
             }
-            value => printed.push_str(&format!(
-                "{name} = {value} # {}\n",
-                comment(places.of(&path))
-            )),
+            value => printed.push_str(&format!("{name} = {value} # {}\n", comment(places.of(&path)))),
         }
     }
 }

@@ -156,10 +156,7 @@ table! {
 impl Namespace {
     /// The namespace `default` where the file does not list it.
     pub fn built_in() -> Self {
-        Self {
-            name: namespaces::DEFAULT.into(),
-            ..Self::default()
-        }
+        Self { name: namespaces::DEFAULT.into(), ..Self::default() }
     }
 }
 
@@ -230,10 +227,7 @@ pub fn schema() -> serde_json::Value {
     let mut schema = schemars::schema_for!(Raw).to_value();
     // Each key says its own default; a section would only say them all again.
     if let Some(sections) = schema["properties"].as_object_mut() {
-        for section in sections
-            .values_mut()
-            .filter_map(|section| section.as_object_mut())
-        {
+        for section in sections.values_mut().filter_map(|section| section.as_object_mut()) {
             section.remove("default");
         }
     }

@@ -14,8 +14,7 @@ struct TempFile(PathBuf);
 
 impl TempFile {
     fn new(name: &str, text: &str) -> Self {
-        let path =
-            std::env::temp_dir().join(format!("tidegate-{}-{name}.toml", std::process::id()));
+        let path = std::env::temp_dir().join(format!("tidegate-{}-{name}.toml", std::process::id()));
         std::fs::write(&path, text).unwrap();
         Self(path)
     }
@@ -32,22 +31,13 @@ fn fault(text: &str) -> String {
 }
 
 fn env(variables: &[(&str, &str)]) -> Result<Loaded, ConfigError> {
-    let env = variables
-        .iter()
-        .map(|(name, value)| (name.to_string(), value.to_string()))
-        .collect();
-    Config::load(&Sources {
-        env,
-        ..Sources::default()
-    })
+    let env = variables.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+    Config::load(&Sources { env, ..Sources::default() })
 }
 
 fn set(settings: &[&str]) -> Result<Loaded, ConfigError> {
     let set = settings.iter().map(ToString::to_string).collect();
-    Config::load(&Sources {
-        set,
-        ..Sources::default()
-    })
+    Config::load(&Sources { set, ..Sources::default() })
 }
 
 fn tcp(text: &str) -> Listen {

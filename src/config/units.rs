@@ -72,9 +72,9 @@ impl TryFrom<Value> for Size {
     fn try_from(value: Value) -> Result<Self, String> {
         match &value {
             Value::String(text) => text.parse(),
-            Value::Integer(bytes) => u64::try_from(*bytes)
-                .map(Self)
-                .map_err(|_| format!("{bytes} {}", Self::problem())),
+            Value::Integer(bytes) => {
+                u64::try_from(*bytes).map(Self).map_err(|_| format!("{bytes} {}", Self::problem()))
+            }
             _ => Err(format!("{value} {}", Self::problem())),
         }
     }
@@ -149,9 +149,7 @@ impl Time {
         let mut total: u64 = 0;
         while !rest.is_empty() {
             let (number, tail) = rest.split_at(digits(rest));
-            let letters = tail
-                .find(|c: char| c.is_ascii_digit())
-                .unwrap_or(tail.len());
+            let letters = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
             let (unit, tail) = tail.split_at(letters);
             let (_, factor) = Self::UNITS.iter().find(|(name, _)| *name == unit)?;
             total = total.checked_add(number.parse::<u64>().ok()?.checked_mul(*factor)?)?;
@@ -230,9 +228,7 @@ impl TryFrom<Value> for Count {
 
     fn try_from(value: Value) -> Result<Self, String> {
         let count = value.as_integer().and_then(|n| u32::try_from(n).ok());
-        count
-            .map(Self)
-            .ok_or_else(|| format!("{value} is not a whole number from 0 to {}", u32::MAX))
+        count.map(Self).ok_or_else(|| format!("{value} is not a whole number from 0 to {}", u32::MAX))
     }
 }
 
@@ -308,16 +304,9 @@ mod tests {
             "99999999999GiB",
         ] {
             let error = text.parse::<Size>().unwrap_err();
-            assert!(
-                error.starts_with(&format!("{text:?} is not a size")),
-                "{error}"
-            );
+            assert!(error.starts_with(&format!("{text:?} is not a size")), "{error}");
         }
-        assert!(
-            Size::try_from(Value::from(-1))
-                .unwrap_err()
-                .starts_with("-1 is not a size")
-        );
+        assert!(Size::try_from(Value::from(-1)).unwrap_err().starts_with("-1 is not a size"));
         assert!(Size::try_from(Value::from(true)).is_err());
         assert_eq!(Size::try_from(Value::from(1024)), Ok(Size::kib(1)));
     }
@@ -369,17 +358,9 @@ mod tests {
     #[test]
     fn counts_are_whole_and_not_negative() {
         assert_eq!(Count::try_from(Value::from(50)), Ok(Count(50)));
-        for value in [
-            Value::from(-1),
-            Value::from(1_i64 << 32),
-            Value::from("5"),
-            Value::from(1.0),
-        ] {
+        for value in [Value::from(-1), Value::from(1_i64 << 32), Value::from("5"), Value::from(1.0)] {
             let error = Count::try_from(value).unwrap_err();
-            assert!(
-                error.ends_with("is not a whole number from 0 to 4294967295"),
-                "{error}"
-            );
+            assert!(error.ends_with("is not a whole number from 0 to 4294967295"), "{error}");
         }
     }
 }

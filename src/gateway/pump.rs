@@ -6,12 +6,7 @@ use std::collections::HashMap;
 use tokio::sync::mpsc;
 
 use super::Gateway;
-use crate::{
-    broker::BrokerEvent,
-    channel::Channel,
-    hub::Batch,
-    wire::Prepared,
-};
+use crate::{broker::BrokerEvent, channel::Channel, hub::Batch, wire::Prepared};
 
 /// Events taken in one pass.
 const PASS: usize = 1024;
@@ -65,7 +60,8 @@ async fn broadcast(gateway: &Gateway, channel: &Channel, group: Group) {
     while rest.peek().is_some() {
         let mut size = 0;
         let mut messages = Vec::with_capacity(rest.len());
-        while let Some(message) = rest.next_if(|m| size == 0 || size + m.publication().size() <= BATCH_BYTES) {
+        while let Some(message) = rest.next_if(|m| size == 0 || size + m.publication().size() <= BATCH_BYTES)
+        {
             size += message.publication().size().max(1);
             messages.push(message);
         }

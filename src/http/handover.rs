@@ -13,7 +13,9 @@ use bytes::Bytes;
 use http_body::{Body, Frame};
 use parking_lot::Mutex;
 
-use crate::{gateway::Gateway, hub::Outbox, disconnect::Disconnect, metrics::Rejection, transport::Connection};
+use crate::{
+    disconnect::Disconnect, gateway::Gateway, hub::Outbox, metrics::Rejection, transport::Connection,
+};
 
 /// An extension of each request.
 #[derive(Clone, Debug)]
@@ -64,7 +66,10 @@ impl Body for Hold {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         Poll::Pending
     }
 }
@@ -80,10 +85,7 @@ impl OutboxBody {
     /// A body of what comes into `outbox`.
     #[must_use]
     pub fn new(gateway: &Gateway, outbox: &Arc<Outbox>) -> Self {
-        Self {
-            gateway: gateway.clone(),
-            outbox: Arc::clone(outbox),
-        }
+        Self { gateway: gateway.clone(), outbox: Arc::clone(outbox) }
     }
 }
 
@@ -91,7 +93,10 @@ impl Body for OutboxBody {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let taken = self.outbox.poll_take(cx, self.gateway.metrics());
         taken.map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
     }

@@ -31,7 +31,10 @@ const CONNECTION: HeaderName = HeaderName::from_static("tidegate-connection");
 ///
 /// # Errors
 /// Everything that is wrong with the request; that there is no room, or no broker, for all but SSE.
-pub async fn handle(extract::State(state): extract::State<State>, request: extract::Request) -> Result<Response, Fault> {
+pub async fn handle(
+    extract::State(state): extract::State<State>,
+    request: extract::Request,
+) -> Result<Response, Fault> {
     let (head, _) = request.into_parts();
     let limit = state.config.limits.channels_per_connection;
     let request = SubscribeRequest::read(&head, limit, state.gateway.now_seconds())?;
@@ -79,7 +82,10 @@ async fn serve(state: &State, head: Parts, request: SubscribeRequest) -> Result<
 fn admit(state: &State, peer: Option<&Peer>) -> Result<Option<Permit>, Fault> {
     if state.readiness.is_leaving() {
         state.metrics.rejected(Rejection::Draining);
-        return Err(Fault::new(Code::ShuttingDown, "this server is shutting down; another one may serve you"));
+        return Err(Fault::new(
+            Code::ShuttingDown,
+            "this server is shutting down; another one may serve you",
+        ));
     }
     let Some(peer) = peer else {
         return Ok(None);
@@ -101,7 +107,9 @@ fn admit(state: &State, peer: Option<&Peer>) -> Result<Option<Permit>, Fault> {
 
 fn no_room(reason: Rejection) -> Fault {
     let (code, detail) = match reason {
-        Rejection::Total => (Code::TooManyConnections, "the limit of connections is reached (limits.connections)"),
+        Rejection::Total => {
+            (Code::TooManyConnections, "the limit of connections is reached (limits.connections)")
+        }
         Rejection::Address => (
             Code::TooManyConnections,
             "the limit of connections from this address is reached (limits.connections_per_address)",
@@ -146,7 +154,10 @@ fn stream(
             upgrade(&mut headers, handshake);
             websocket::open(&channels);
             let rate = state.config.limits.commands_per_second;
-            (StatusCode::SWITCHING_PROTOCOLS, Protocol::WebSocket(websocket::Dialogue::new(request.raw, rate)))
+            (
+                StatusCode::SWITCHING_PROTOCOLS,
+                Protocol::WebSocket(websocket::Dialogue::new(request.raw, rate)),
+            )
         }
         (Transport::Sse, _) => {
             streaming(&mut headers, "text/event-stream");
@@ -182,7 +193,8 @@ fn stream(
 
 /// Raw NDJSON has no line to say it with.
 fn refuse_gaps(channels: &[CatchUp]) -> Result<(), Fault> {
-    let gap = channels.iter().find_map(|channel| channel.page().start.gap.map(|gap| (channel.channel(), gap)));
+    let gap =
+        channels.iter().find_map(|channel| channel.page().start.gap.map(|gap| (channel.channel(), gap)));
     let Some((channel, gap)) = gap else {
         return Ok(());
     };

@@ -21,10 +21,7 @@ impl Batch {
     #[must_use]
     pub fn new(messages: Vec<Prepared>) -> Self {
         debug_assert!(!messages.is_empty());
-        Self {
-            messages,
-            joined: Default::default(),
-        }
+        Self { messages, joined: Default::default() }
     }
 
     /// The messages.

@@ -101,12 +101,7 @@ impl Outbox {
     /// An empty one.
     #[must_use]
     pub fn new(style: Style, bound: usize) -> Self {
-        Self {
-            style,
-            bound,
-            socket: OnceLock::new(),
-            state: Mutex::default(),
-        }
+        Self { style, bound, socket: OnceLock::new(), state: Mutex::default() }
     }
 
     /// How this connection wants its bytes.
@@ -129,10 +124,7 @@ impl Outbox {
     /// Gives a channel of `namespace` a seat.
     pub fn seat(&self, namespace: Arc<Namespace>) -> Slot {
         let mut state = self.state.lock();
-        let seat = Some(Seat {
-            position: Position::Empty(0),
-            namespace,
-        });
+        let seat = Some(Seat { position: Position::Empty(0), namespace });
         match state.slots.iter().position(Option::is_none) {
             Some(free) => {
                 state.slots[free] = seat;
@@ -171,17 +163,19 @@ impl Outbox {
         self.state.lock().cursor()
     }
 
-    /// Moves channels that were empty to `second`, so that a long-idle client gets no false gap. Whether
-    /// there is any.
-    pub fn refresh_empty(&self, second: u64) -> bool {
-        let mut any = false;
-        for seat in self.state.lock().slots.iter_mut().flatten() {
-            if let Position::Empty(at) = &mut seat.position {
-                *at = second.max(*at);
-                any = true;
-            }
+    /// Whether a channel has no message so far, as far as the client knows.
+    #[must_use]
+    pub fn is_unused(&self, slot: Slot) -> bool {
+        matches!(self.position(slot), Some(Position::Empty(_)))
+    }
+
+    /// Says of a channel without a message that it was still empty at `second`, so that a long-idle client
+    /// gets no false gap.
+    pub fn still_empty(&self, slot: Slot, second: u64) {
+        if let Some(Some(Seat { position: Position::Empty(at), .. })) = self.state.lock().slots.get_mut(slot)
+        {
+            *at = second.max(*at);
         }
-        any
     }
 
     /// Hands over messages of one channel. `floor` is the oldest offset that the history keeps (0: it keeps
@@ -209,7 +203,15 @@ impl Outbox {
         Ok(())
     }
 
-    fn accept(&self, state: &mut State, slot: Slot, batch: &Batch, skip: usize, floor: u64, metrics: &Metrics) {
+    fn accept(
+        &self,
+        state: &mut State,
+        slot: Slot,
+        batch: &Batch,
+        skip: usize,
+        floor: u64,
+        metrics: &Metrics,
+    ) {
         let transport = self.style.transport;
         let shared = skip == 0 && !self.style.many;
         let mut sent = 0;
@@ -239,7 +241,15 @@ impl Outbox {
     }
 
     /// Queues each message on its own, less the `sent` bytes that are out.
-    fn queue(&self, state: &mut State, slot: Slot, batch: &Batch, skip: usize, mut sent: usize, metrics: &Metrics) {
+    fn queue(
+        &self,
+        state: &mut State,
+        slot: Slot,
+        batch: &Batch,
+        skip: usize,
+        mut sent: usize,
+        metrics: &Metrics,
+    ) {
         for message in &batch.messages()[skip..] {
             let publication = message.publication();
             let position = publication.position();
@@ -306,7 +316,12 @@ impl Outbox {
 
     /// Takes the last bytes; nothing follows them. A slow client's waiting messages are dropped first
     /// (it comes back for them), but for the one whose first bytes are out.
-    pub fn finish(&self, reason: Disconnect, last: impl FnOnce(Option<Position>) -> Vec<Bytes>, metrics: &Metrics) {
+    pub fn finish(
+        &self,
+        reason: Disconnect,
+        last: impl FnOnce(Option<Position>) -> Vec<Bytes>,
+        metrics: &Metrics,
+    ) {
         let mut state = self.state.lock();
         if state.sealed {
             return;
@@ -561,9 +576,9 @@ impl State {
         let (mut dropped, mut freed) = (0, 0);
         while let Some(entry) = self.queue.pop_back() {
             let is_front = self.queue.is_empty();
-            let superseded = entry.message.is_some_and(|mark| {
-                conflated(mark.slot) && std::mem::replace(&mut newest[mark.slot], true)
-            });
+            let superseded = entry
+                .message
+                .is_some_and(|mark| conflated(mark.slot) && std::mem::replace(&mut newest[mark.slot], true));
             if superseded && !(is_front && torn) {
                 dropped += 1;
                 freed += entry.bytes.len();

@@ -44,20 +44,13 @@ pub fn content_type(value: Option<&str>) -> Result<ContentType, Fault> {
         return Ok(ContentType::Bytes);
     };
     let refuse = |why: &str| {
-        Fault::new(
-            Code::UnsupportedMediaType,
-            format!("Content-Type `{value}` {why}"),
-        )
-        .parameter("Content-Type")
+        Fault::new(Code::UnsupportedMediaType, format!("Content-Type `{value}` {why}"))
+            .parameter("Content-Type")
     };
-    let malformed = || {
-        refuse("is malformed; expected `type/subtype`, and after `;` parameters as `name=value`")
-    };
+    let malformed =
+        || refuse("is malformed; expected `type/subtype`, and after `;` parameters as `name=value`");
     let (essence, parameters) = value.split_once(';').unwrap_or((value, ""));
-    let (kind, subtype) = essence
-        .trim_matches(SPACE)
-        .split_once('/')
-        .ok_or_else(malformed)?;
+    let (kind, subtype) = essence.trim_matches(SPACE).split_once('/').ok_or_else(malformed)?;
     if !is_token(kind) || !is_token(subtype) {
         return Err(malformed());
     }
@@ -138,23 +131,14 @@ mod tests {
         for (value, expected) in [
             ("application/json", ContentType::Json),
             ("Application/JSON; Charset=\"UTF-8\"", ContentType::Json),
-            (
-                "application/cloudevents+json ; charset=utf-8",
-                ContentType::Json,
-            ),
+            ("application/cloudevents+json ; charset=utf-8", ContentType::Json),
             ("text/vnd.x+json", ContentType::Json),
             ("application/json;", ContentType::Json),
-            (
-                "application/json; ; profile=\"a;\\\"b=c\";charset=utf8",
-                ContentType::Json,
-            ),
+            ("application/json; ; profile=\"a;\\\"b=c\";charset=utf8", ContentType::Json),
             ("text/plain", ContentType::Text),
             ("text/plain;charset=utf-8", ContentType::Text),
             ("TEXT/HTML", ContentType::Text),
-            (
-                "application/x-www-form-urlencoded; charset=latin1",
-                ContentType::Form,
-            ),
+            ("application/x-www-form-urlencoded; charset=latin1", ContentType::Form),
             ("multipart/form-data; boundary=x", ContentType::Bytes),
             ("application/octet-stream", ContentType::Bytes),
             ("image/png; charset=latin1", ContentType::Bytes),

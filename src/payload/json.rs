@@ -28,27 +28,15 @@ pub(super) struct Wrong {
 pub(super) fn check(text: &str) -> Result<Kept, Wrong> {
     let text = text.as_bytes();
     if text.starts_with(BYTE_ORDER_MARK) {
-        return Err(Wrong {
-            at: 0,
-            what: "a byte order mark is not part of JSON",
-        });
+        return Err(Wrong { at: 0, what: "a byte order mark is not part of JSON" });
     }
     let start = text.iter().take_while(|b| is_space(**b)).count();
-    let mut scan = Scan {
-        text,
-        at: start,
-        kept: Vec::new(),
-        copied: start,
-        nesting: Nesting::default(),
-    };
+    let mut scan = Scan { text, at: start, kept: Vec::new(), copied: start, nesting: Nesting::default() };
     scan.document()?;
     let end = scan.at;
     let rest = &text[end..];
     if let Some(extra) = rest.iter().position(|b| !is_space(*b)) {
-        return Err(Wrong {
-            at: end + extra,
-            what: "expected nothing more after the value",
-        });
+        return Err(Wrong { at: end + extra, what: "expected nothing more after the value" });
     }
     if scan.copied == start {
         return Ok(Kept::Slice(start..end));
@@ -199,9 +187,7 @@ impl Scan<'_> {
         self.at += 1;
         loop {
             let rest = &self.text[self.at..];
-            let plain = rest
-                .iter()
-                .position(|b| matches!(b, b'"' | b'\\' | 0..0x20));
+            let plain = rest.iter().position(|b| matches!(b, b'"' | b'\\' | 0..0x20));
             self.at += plain.unwrap_or(rest.len());
             match self.peek() {
                 Some(b'"') => {
@@ -279,8 +265,7 @@ impl Scan<'_> {
     fn space(&mut self) {
         while let Some(byte) = self.peek().filter(|b| is_space(*b)) {
             if matches!(byte, b'\r' | b'\n') {
-                self.kept
-                    .extend_from_slice(&self.text[self.copied..self.at]);
+                self.kept.extend_from_slice(&self.text[self.copied..self.at]);
                 self.copied = self.at + 1;
             }
             self.at += 1;

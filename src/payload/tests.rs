@@ -14,23 +14,14 @@ fn json_is_kept_byte_for_byte_without_line_breaks_between_tokens() {
     for (posted, stored) in [
         ("1", "1"),
         (" \t\r\n{\"a\" :\t1.0e+5 } \r\n", "{\"a\" :\t1.0e+5 }"),
-        (
-            "{\r\n  \"a\": [\n    1,\n    2\n  ]\r}",
-            "{  \"a\": [    1,    2  ]}",
-        ),
+        ("{\r\n  \"a\": [\n    1,\n    2\n  ]\r}", "{  \"a\": [    1,    2  ]}"),
         ("[\n]", "[]"),
         ("{\"a\":1,\"a\":2}", "{\"a\":1,\"a\":2}"),
         ("\"\\ud800 \\u0000 \\/\"", "\"\\ud800 \\u0000 \\/\""),
         ("-0", "-0"),
-        (
-            "123456789012345678901234567890.10E-400",
-            "123456789012345678901234567890.10E-400",
-        ),
+        ("123456789012345678901234567890.10E-400", "123456789012345678901234567890.10E-400"),
         ("\"\u{7f}\u{2028}\u{feff}é\"", "\"\u{7f}\u{2028}\u{feff}é\""),
-        (
-            "[[],{},[{}],null,true,false]",
-            "[[],{},[{}],null,true,false]",
-        ),
+        ("[[],{},[{}],null,true,false]", "[[],{},[{}],null,true,false]"),
     ] {
         assert_eq!(kept(posted).as_deref(), Ok(stored), "{posted}");
     }
@@ -52,15 +43,9 @@ fn what_is_no_json_is_refused_where_it_goes_wrong() {
         ("[1,]", "expected a value at line 1, column 4"),
         ("[1 2]", "expected `,` or `]` at line 1, column 4"),
         ("{\"a\":1]", "expected `,` or `}` at line 1, column 7"),
-        (
-            "{a:1}",
-            "expected a key in double quotes at line 1, column 2",
-        ),
+        ("{a:1}", "expected a key in double quotes at line 1, column 2"),
         ("{,}", "expected a key in double quotes at line 1, column 2"),
-        (
-            "01",
-            "expected nothing more after the value at line 1, column 2",
-        ),
+        ("01", "expected nothing more after the value at line 1, column 2"),
         ("1.", "expected a digit at line 1, column 3"),
         ("-", "expected a digit at line 1, column 2"),
         ("1e+", "expected a digit at line 1, column 4"),
@@ -68,35 +53,19 @@ fn what_is_no_json_is_refused_where_it_goes_wrong() {
         ("NaN", "expected a value at line 1, column 1"),
         ("nul", "expected a value at line 1, column 1"),
         ("'a'", "expected a value at line 1, column 1"),
-        (
-            "\"a\nb\"",
-            "a control character in a string must be escaped at line 1, column 3",
-        ),
+        ("\"a\nb\"", "a control character in a string must be escaped at line 1, column 3"),
         ("\"\\x\"", "this is not an escape at line 1, column 2"),
         ("\"\\u12", "this is not an escape at line 1, column 2"),
         ("\"\\u12g4\"", "this is not an escape at line 1, column 2"),
         ("\"", "the string does not end at line 1, column 2"),
-        (
-            "{} {}",
-            "expected nothing more after the value at line 1, column 4",
-        ),
+        ("{} {}", "expected nothing more after the value at line 1, column 4"),
         ("[", "expected a value at line 1, column 2"),
         ("]", "expected a value at line 1, column 1"),
-        (
-            "1\u{a0}",
-            "expected nothing more after the value at line 1, column 2",
-        ),
-        (
-            "\u{feff}1",
-            "a byte order mark is not part of JSON at line 1, column 1",
-        ),
+        ("1\u{a0}", "expected nothing more after the value at line 1, column 2"),
+        ("\u{feff}1", "a byte order mark is not part of JSON at line 1, column 1"),
     ] {
         let fault = kept(text).unwrap_err();
-        assert_eq!(
-            (fault.code, fault.detail.as_str()),
-            (Code::InvalidJson, detail),
-            "{text}"
-        );
+        assert_eq!((fault.code, fault.detail.as_str()), (Code::InvalidJson, detail), "{text}");
     }
 }
 
@@ -140,11 +109,7 @@ fn a_form_or_a_raw_frame_is_json_where_it_parses_and_text_otherwise() {
         (&deep, Kind::Text, &deep),
     ] {
         let posted_as_form = form(Bytes::copy_from_slice(posted.as_bytes())).unwrap();
-        assert_eq!(
-            (posted_as_form.kind(), posted_as_form.as_str()),
-            (kind, stored),
-            "{posted}"
-        );
+        assert_eq!((posted_as_form.kind(), posted_as_form.as_str()), (kind, stored), "{posted}");
         assert_eq!(from_socket_text(posted.to_owned()), posted_as_form);
     }
 }
@@ -156,16 +121,10 @@ fn data_of_an_item_is_text_json_or_bytes() {
     assert_eq!(from("\"a\\n\\u00e9\""), text("a\né".into()));
     assert_eq!(from("{\"a\":\n1}"), json("{\"a\":1}".into()));
     assert_eq!(from("null"), json("null".into()));
-    assert_eq!(
-        from_raw(None, Some("AP8=")),
-        Ok(binary(Bytes::from_static(b"\0\xff")))
-    );
+    assert_eq!(from_raw(None, Some("AP8=")), Ok(binary(Bytes::from_static(b"\0\xff"))));
     for (fault, code) in [
         (from("\"\\ud800\""), Code::InvalidJson),
-        (
-            from(&("[".repeat(129) + &"]".repeat(129))),
-            Code::InvalidJson,
-        ),
+        (from(&("[".repeat(129) + &"]".repeat(129))), Code::InvalidJson),
         (from_raw(None, Some("AP8")), Code::InvalidBody),
         (from_raw(None, Some("AP9=")), Code::InvalidBody),
         (from_raw(None, Some("A P8=")), Code::InvalidBody),
@@ -180,24 +139,18 @@ fn data_of_an_item_is_text_json_or_bytes() {
 /// JSON, and texts that are nearly JSON: tokens in any order, then a value with a byte changed.
 fn nearly_json() -> impl Strategy<Value = String> {
     let token = prop::sample::select(vec![
-        "{", "}", "[", "]", ",", ":", "\"", "\"a\"", "\"a\":", "\\", "\\u00", "\\ud800", "0", "-",
-        "1", "1.5", ".", "e", "E+3", "true", "null", "fals", " ", "\n", "\r\n", "\t", "é", "\u{1}",
-        "\u{2028}",
+        "{", "}", "[", "]", ",", ":", "\"", "\"a\"", "\"a\":", "\\", "\\u00", "\\ud800", "0", "-", "1",
+        "1.5", ".", "e", "E+3", "true", "null", "fals", " ", "\n", "\r\n", "\t", "é", "\u{1}", "\u{2028}",
     ]);
     prop_oneof![
         prop::collection::vec(token, 0..12).prop_map(|tokens| tokens.concat()),
         (value(), any::<prop::sample::Index>(), any::<char>()).prop_map(|(value, at, c)| {
-            let mut text: Vec<char> = serde_json::to_string_pretty(&value)
-                .unwrap()
-                .chars()
-                .collect();
+            let mut text: Vec<char> = serde_json::to_string_pretty(&value).unwrap().chars().collect();
             let at = at.index(text.len());
             text[at] = c;
             text.into_iter().collect()
         }),
-        value().prop_map(|value| serde_json::to_string_pretty(&value)
-            .unwrap()
-            .replace('\n', "\r\n")),
+        value().prop_map(|value| serde_json::to_string_pretty(&value).unwrap().replace('\n', "\r\n")),
     ]
 }
 

@@ -41,11 +41,7 @@ impl Listener {
             Listen::Tcp(address) => bind_tcp(*address).map(Self::Tcp),
             Listen::Unix(path) => bind_unix(path).await,
         };
-        bound.map_err(|source| BindError {
-            address: address.clone(),
-            key,
-            source,
-        })
+        bound.map_err(|source| BindError { address: address.clone(), key, source })
     }
 
     /// The port that was bound, for a TCP address.

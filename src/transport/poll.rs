@@ -18,7 +18,12 @@ use crate::{
 ///
 /// # Errors
 /// The broker's.
-pub async fn answer(session: &Session, mut channels: Vec<CatchUp>, wait: Duration, limit: usize) -> Result<Bytes, Fault> {
+pub async fn answer(
+    session: &Session,
+    mut channels: Vec<CatchUp>,
+    wait: Duration,
+    limit: usize,
+) -> Result<Bytes, Fault> {
     loop {
         if channels.iter().any(|c| c.page().start.gap.is_some() || !c.page().messages.is_empty()) {
             return Ok(from_history(session, &mut channels, limit));

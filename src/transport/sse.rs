@@ -1,12 +1,16 @@
 //! Server-Sent Events (WHATWG HTML, section 9.2).
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::{
     disconnect::Disconnect,
+    gateway::Info,
     hub::Style,
+    position::Position,
     session::{CatchUp, Session},
-    transport::goodbye,
+    transport::{Work, goodbye},
     wire::{self, Framing, sse},
 };
 
@@ -25,17 +29,32 @@ pub fn open(session: &Session, channels: &[CatchUp]) {
     }
 }
 
-/// A comment; with a fresh `id:` where a channel was empty so far. That says "empty then" of a moment some
-/// seconds ago: what was published since may still be on its way here.
+/// A comment.
 pub fn heartbeat(session: &Session) {
-    const ON_ITS_WAY: u64 = 5;
-    let (outbox, framing) = (session.outbox(), session.outbox().style().framing);
-    let second = session.gateway().now_seconds().saturating_sub(ON_ITS_WAY);
-    let bytes = match outbox.refresh_empty(second) {
-        true => sse::heartbeat_with_id(&outbox.cursor(), framing),
-        false => sse::comment(framing),
-    };
-    outbox.send(bytes, session.metrics());
+    let framing = session.outbox().style().framing;
+    session.outbox().send(sse::comment(framing), session.metrics());
+}
+
+/// The work of a heartbeat with a fresh `id:`, where a channel has no message so far: the broker says of
+/// this second that it still is empty.
+pub(super) fn renewal(session: &Session) -> Option<Work> {
+    let outbox = Arc::clone(session.outbox());
+    let unused = session.subscriptions().iter().filter(|s| outbox.is_unused(s.slot()));
+    let unused: Vec<_> = unused.map(|s| (s.slot(), s.channel().clone())).collect();
+    if unused.is_empty() {
+        return None;
+    }
+    let gateway = session.gateway().clone();
+    Some(Box::pin(async move {
+        for (slot, channel) in unused {
+            if let Ok(Info { position: Position::Empty(second), .. }) = gateway.info(&channel).await {
+                outbox.still_empty(slot, second);
+            }
+        }
+        let framing = outbox.style().framing;
+        outbox.send(sse::heartbeat_with_id(&outbox.cursor(), framing), gateway.metrics());
+        Ok(None)
+    }))
 }
 
 /// Why it ends, when to come back, and the end of the body.

@@ -80,7 +80,12 @@ impl Dialogue {
 
     /// Obeys what the client sent, up to the first command that takes time: its work is returned, and what
     /// follows it is stashed.
-    pub(super) fn input(&mut self, mut bytes: &[u8], session: &mut Session, pulse: &mut Pulse) -> Result<Option<Work>, Disconnect> {
+    pub(super) fn input(
+        &mut self,
+        mut bytes: &[u8],
+        session: &mut Session,
+        pulse: &mut Pulse,
+    ) -> Result<Option<Work>, Disconnect> {
         let limit = session.gateway().config().limits.frame;
         let mut work = None;
         while work.is_none() && !pulse.is_paused() {
@@ -131,7 +136,12 @@ impl Dialogue {
         Ok(())
     }
 
-    fn command(&mut self, command: Command, reference: Option<Reference>, session: &mut Session) -> Option<Work> {
+    fn command(
+        &mut self,
+        command: Command,
+        reference: Option<Reference>,
+        session: &mut Session,
+    ) -> Option<Work> {
         let reference_ = reference.as_ref();
         match command {
             Command::Subscribe { channel, since } => match may_subscribe(session, &channel) {
@@ -143,7 +153,10 @@ impl Dialogue {
                     let code = UnsubscribedCode::Requested;
                     say(session, &Object::Unsubscribed { channel: &channel, code, reference: reference_ });
                 } else {
-                    let fault = Fault::new(Code::NotSubscribed, format!("this connection does not listen to `{channel}`"));
+                    let fault = Fault::new(
+                        Code::NotSubscribed,
+                        format!("this connection does not listen to `{channel}`"),
+                    );
                     error(session, &fault, reference_);
                 }
             }
@@ -165,7 +178,10 @@ impl Dialogue {
     #[must_use]
     pub fn farewell(&self, reason: Disconnect, position: Option<Position>, style: Style) -> Vec<Bytes> {
         if reason == Disconnect::Client {
-            return vec![self.closed.map_or_else(websocket::empty_close_frame, |code| websocket::close_frame(code, ""))];
+            return vec![
+                self.closed
+                    .map_or_else(websocket::empty_close_frame, |code| websocket::close_frame(code, "")),
+            ];
         }
         let mut last = Vec::new();
         let after = reason.reconnect_after();
@@ -248,11 +264,7 @@ fn raw_publish(session: &Session, payload: Payload) -> Result<Option<Work>, Disc
         return Err(Disconnect::Internal);
     };
     let (gateway, channel) = (session.gateway().clone(), subscription.channel().clone());
-    let draft = Draft {
-        payload,
-        event: None,
-        idempotency_key: None,
-    };
+    let draft = Draft { payload, event: None, idempotency_key: None };
     Ok(Some(Box::pin(async move {
         match gateway.publish(&channel, draft).await {
             Ok(_) => Ok(None),

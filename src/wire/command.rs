@@ -98,9 +98,7 @@ impl Reference {
 /// A [`Refusal`] to be answered with an `error` object.
 pub fn parse(text: &str) -> Result<(Command, Option<Reference>), Refusal> {
     let (fields, reference) = Fields::read(text);
-    let command = fields
-        .map_err(Bad::Frame)
-        .and_then(|fields| command(&fields));
+    let command = fields.map_err(Bad::Frame).and_then(|fields| command(&fields));
     match command {
         Ok(command) => Ok((command, reference)),
         Err(bad) => {
@@ -109,11 +107,7 @@ pub fn parse(text: &str) -> Result<(Command, Option<Reference>), Refusal> {
                 Bad::Frame(detail) => Fault::new(Code::InvalidCommand, detail),
                 Bad::Value(fault) => fault,
             };
-            Err(Refusal {
-                fault,
-                reference,
-                malformed,
-            })
+            Err(Refusal { fault, reference, malformed })
         }
     }
 }
@@ -131,13 +125,7 @@ fn command(fields: &Fields<'_>) -> Result<Command, Bad> {
             Ok(Command::Unsubscribe { channel })
         }
         "publish" => {
-            let known = [
-                Field::Channel,
-                Field::Data,
-                Field::DataBase64,
-                Field::Event,
-                Field::IdempotencyKey,
-            ];
+            let known = [Field::Channel, Field::Data, Field::DataBase64, Field::Event, Field::IdempotencyKey];
             fields.only("publish", &known)?;
             publish(fields)
         }
@@ -178,9 +166,7 @@ fn publish(fields: &Fields<'_>) -> Result<Command, Bad> {
     let data = fields.get(Field::Data);
     let data_base64 = fields.optional_text(Field::DataBase64)?;
     if data.is_some() == data_base64.is_some() {
-        return Err(Bad::Frame(
-            "`publish` has either `data` or `data_base64`".to_owned(),
-        ));
+        return Err(Bad::Frame("`publish` has either `data` or `data_base64`".to_owned()));
     }
     let channel = channel(&name)?;
     Ok(Command::Publish {
@@ -197,8 +183,7 @@ fn publish(fields: &Fields<'_>) -> Result<Command, Bad> {
 }
 
 fn channel(name: &str) -> Result<Channel, Bad> {
-    name.parse()
-        .map_err(|error| Bad::Value(Fault::from(error).parameter("channel")))
+    name.parse().map_err(|error| Bad::Value(Fault::from(error).parameter("channel")))
 }
 
 /// A text of a closed grammar, where it is given.

@@ -70,10 +70,7 @@ pub(super) fn size_hint(publication: &Publication) -> usize {
         Kind::Text => payload + payload / 16,
         Kind::Bytes => payload.div_ceil(3) * 4,
     };
-    let event = publication
-        .event
-        .as_ref()
-        .map_or(0, |event| 2 * event.as_str().len() + 20);
+    let event = publication.event.as_ref().map_or(0, |event| 2 * event.as_str().len() + 20);
     payload + publication.channel.as_str().len() + event + 160
 }
 

@@ -142,15 +142,9 @@ impl Object<'_> {
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         let mut fields = Fields::new(out, self.kind());
         match self {
-            Self::Subscribed {
-                channel,
-                position,
-                recovery,
-                ..
-            } => fields
-                .word("channel", channel)
-                .word("position", position)
-                .word("recovery", recovery.as_str()),
+            Self::Subscribed { channel, position, recovery, .. } => {
+                fields.word("channel", channel).word("position", position).word("recovery", recovery.as_str())
+            }
             Self::Gap { channel, gap } => fields
                 .word("channel", channel)
                 .word("reason", gap.reason.as_str())
@@ -159,20 +153,10 @@ impl Object<'_> {
             Self::Unsubscribed { channel, code, .. } => {
                 fields.word("channel", channel).word("code", code.as_str())
             }
-            Self::Published {
-                channel,
-                id,
-                duplicate,
-                ..
-            } => fields
-                .word("channel", channel)
-                .word("id", id)
-                .value("duplicate", duplicate),
-            Self::Authenticated {
-                subject,
-                expires_at,
-                ..
-            } => match subject {
+            Self::Published { channel, id, duplicate, .. } => {
+                fields.word("channel", channel).word("id", id).value("duplicate", duplicate)
+            }
+            Self::Authenticated { subject, expires_at, .. } => match subject {
                 Some(subject) => fields.text("subject", subject),
                 None => fields.value("subject", "null"),
             }
@@ -183,10 +167,7 @@ impl Object<'_> {
                 .word("code", fault.code.as_str())
                 .text("title", fault.code.title())
                 .text("detail", &fault.detail),
-            Self::Goodbye {
-                disconnect,
-                reconnect_after_ms,
-            } => fields
+            Self::Goodbye { disconnect, reconnect_after_ms } => fields
                 .word("code", disconnect.name())
                 .number_or_null("reconnect_after_ms", *reconnect_after_ms),
         };

@@ -43,6 +43,7 @@ pub fn comment(framing: Framing) -> Bytes {
 #[must_use]
 pub fn heartbeat_with_id(cursor: &str, framing: Framing) -> Bytes {
     framed(framing, cursor.len() + 8, |out| {
+        out.extend_from_slice(b":\n");
         line(out, "id", cursor);
         out.push(b'\n');
     })

@@ -40,8 +40,7 @@ fn unchunk(mut body: &[u8]) -> Vec<u8> {
     let mut content = Vec::new();
     while !body.is_empty() {
         let head = body.iter().position(|b| *b == b'\r').unwrap();
-        let length =
-            usize::from_str_radix(std::str::from_utf8(&body[..head]).unwrap(), 16).unwrap();
+        let length = usize::from_str_radix(std::str::from_utf8(&body[..head]).unwrap(), 16).unwrap();
         assert!(length > 0);
         let (chunk, rest) = body[head + 2..].split_at(length);
         content.extend_from_slice(chunk);
@@ -83,21 +82,9 @@ fn every_stream_writes_the_object_or_the_payload() {
     let sse = |raw| Encoding::Sse { raw };
     let ndjson = |raw| Encoding::Ndjson { raw };
     for (publication, encoding, expected) in [
-        (
-            created(),
-            sse(false),
-            format!("id: k3x9q0-42\nevent: created\ndata: {OBJECT}\n\n"),
-        ),
-        (
-            created(),
-            sse(true),
-            "id: k3x9q0-42\nevent: created\ndata: {\"n\":1}\n\n".into(),
-        ),
-        (
-            lines(),
-            sse(true),
-            "id: k3x9q0-42\ndata: a\ndata: b\ndata: c\ndata: \n\n".into(),
-        ),
+        (created(), sse(false), format!("id: k3x9q0-42\nevent: created\ndata: {OBJECT}\n\n")),
+        (created(), sse(true), "id: k3x9q0-42\nevent: created\ndata: {\"n\":1}\n\n".into()),
+        (lines(), sse(true), "id: k3x9q0-42\ndata: a\ndata: b\ndata: c\ndata: \n\n".into()),
         (bytes(), sse(true), "id: k3x9q0-42\ndata: AP8=\n\n".into()),
         (created(), ndjson(false), format!("{OBJECT}\n")),
         (created(), ndjson(true), "{\"n\":1}\n".into()),
@@ -121,16 +108,8 @@ fn an_encoding_is_made_once_and_shared() {
         let part = copy.bytes(b, Framing::Plain);
         assert_eq!(whole[at..].as_ptr(), part.as_ptr());
     };
-    shared(
-        Encoding::WebSocket { raw: false },
-        Encoding::WebSocket { raw: false },
-        0,
-    );
-    shared(
-        Encoding::Sse { raw: false },
-        Encoding::Sse { raw: false },
-        4,
-    );
+    shared(Encoding::WebSocket { raw: false }, Encoding::WebSocket { raw: false }, 0);
+    shared(Encoding::Sse { raw: false }, Encoding::Sse { raw: false }, 4);
     shared(Encoding::Ndjson { raw: false }, Encoding::Object, 4);
 }
 
@@ -138,10 +117,7 @@ fn an_encoding_is_made_once_and_shared() {
 fn a_stream_of_several_channels_has_its_cursor_for_an_id() {
     let prepared = Prepared::new(publication(Some("created"), json("{\"n\":1}")));
     let own = prepared.bytes(Encoding::Sse { raw: true }, Framing::Plain);
-    assert_eq!(
-        sse::with_cursor(&prepared, true, "k3x9q0-42", Framing::Plain),
-        own
-    );
+    assert_eq!(sse::with_cursor(&prepared, true, "k3x9q0-42", Framing::Plain), own);
     assert_eq!(
         sse::with_cursor(&prepared, true, "k3x9q0-42,0-7", Framing::Chunked),
         "30\r\nid: k3x9q0-42,0-7\nevent: created\ndata: {\"n\":1}\n\n\r\n"
@@ -153,27 +129,17 @@ fn control_objects_have_their_fields_in_order() {
     let channel: &Channel = &"a".parse().unwrap();
     let position = "k3x9q0-42".parse().unwrap();
     let reference = |json: &str| {
-        let (_, reference) =
-            command::parse(&format!("{{\"type\":\"ping\",\"ref\":{json}}}")).unwrap();
+        let (_, reference) = command::parse(&format!("{{\"type\":\"ping\",\"ref\":{json}}}")).unwrap();
         reference
     };
     let (number, string) = (reference("1.0"), reference("\"\\u0041\""));
-    let gap = Gap {
-        reason: GapReason::Trimmed,
-        from: "0-7".parse().unwrap(),
-        to: position,
-    };
+    let gap = Gap { reason: GapReason::Trimmed, from: "0-7".parse().unwrap(), to: position };
     let fault = Fault::new(Code::InvalidChannel, "a \"quote\"").parameter("channel");
     let disconnect = Disconnect::Shutdown;
     let code = UnsubscribedCode::Requested;
     for (object, expected) in [
         (
-            Object::Subscribed {
-                channel,
-                position,
-                recovery: Recovery::None,
-                reference: number.as_ref(),
-            },
+            Object::Subscribed { channel, position, recovery: Recovery::None, reference: number.as_ref() },
             r#"{"type":"subscribed","channel":"a","position":"k3x9q0-42","recovery":"none","ref":1.0}"#,
         ),
         (
@@ -181,62 +147,33 @@ fn control_objects_have_their_fields_in_order() {
             r#"{"type":"gap","channel":"a","reason":"trimmed","from":"0-7","to":"k3x9q0-42"}"#,
         ),
         (
-            Object::Unsubscribed {
-                channel,
-                code,
-                reference: string.as_ref(),
-            },
+            Object::Unsubscribed { channel, code, reference: string.as_ref() },
             r#"{"type":"unsubscribed","channel":"a","code":"requested","ref":"\u0041"}"#,
         ),
         (
-            Object::Published {
-                channel,
-                id: position,
-                duplicate: true,
-                reference: None,
-            },
+            Object::Published { channel, id: position, duplicate: true, reference: None },
             r#"{"type":"published","channel":"a","id":"k3x9q0-42","duplicate":true}"#,
         ),
         (
-            Object::Authenticated {
-                subject: None,
-                expires_at: None,
-                reference: number.as_ref(),
-            },
+            Object::Authenticated { subject: None, expires_at: None, reference: number.as_ref() },
             r#"{"type":"authenticated","subject":null,"expires_at":null,"ref":1.0}"#,
         ),
         (
-            Object::Authenticated {
-                subject: Some("\""),
-                expires_at: Some(9),
-                reference: None,
-            },
+            Object::Authenticated { subject: Some("\""), expires_at: Some(9), reference: None },
             r#"{"type":"authenticated","subject":"\"","expires_at":9}"#,
         ),
         (Object::Pong { reference: None }, r#"{"type":"pong"}"#),
+        (Object::Heartbeat { time: 5 }, r#"{"type":"heartbeat","time":5}"#),
         (
-            Object::Heartbeat { time: 5 },
-            r#"{"type":"heartbeat","time":5}"#,
-        ),
-        (
-            Object::Error {
-                fault: &fault,
-                reference: None,
-            },
+            Object::Error { fault: &fault, reference: None },
             r#"{"type":"error","code":"invalid_channel","title":"The channel name is not valid","detail":"a \"quote\"","ref":null}"#,
         ),
         (
-            Object::Goodbye {
-                disconnect,
-                reconnect_after_ms: Some(1200),
-            },
+            Object::Goodbye { disconnect, reconnect_after_ms: Some(1200) },
             r#"{"type":"goodbye","code":"shutdown","reconnect_after_ms":1200}"#,
         ),
         (
-            Object::Goodbye {
-                disconnect: Disconnect::Revoked,
-                reconnect_after_ms: None,
-            },
+            Object::Goodbye { disconnect: Disconnect::Revoked, reconnect_after_ms: None },
             r#"{"type":"goodbye","code":"revoked","reconnect_after_ms":null}"#,
         ),
     ] {
@@ -250,10 +187,7 @@ fn a_control_object_goes_over_every_stream_that_has_them() {
     let over = |encoding, framing, id| control(&pong, encoding, framing, id);
     for raw in [false, true] {
         let event = over(Encoding::Sse { raw }, Framing::Chunked, Some("0-7")).unwrap();
-        assert_eq!(
-            event,
-            "34\r\nid: 0-7\nevent: tidegate.pong\ndata: {\"type\":\"pong\"}\n\n\r\n"
-        );
+        assert_eq!(event, "34\r\nid: 0-7\nevent: tidegate.pong\ndata: {\"type\":\"pong\"}\n\n\r\n");
         let event = over(Encoding::Sse { raw }, Framing::Plain, None).unwrap();
         assert_eq!(event, "event: tidegate.pong\ndata: {\"type\":\"pong\"}\n\n");
     }
@@ -261,14 +195,8 @@ fn a_control_object_goes_over_every_stream_that_has_them() {
     assert_eq!(line, "{\"type\":\"pong\"}\n");
     let frame = over(Encoding::WebSocket { raw: false }, Framing::Plain, None).unwrap();
     assert_eq!(frame, b"\x81\x0f{\"type\":\"pong\"}".as_slice());
-    assert_eq!(
-        over(Encoding::Ndjson { raw: true }, Framing::Plain, None),
-        None
-    );
-    assert_eq!(
-        over(Encoding::WebSocket { raw: true }, Framing::Plain, None),
-        None
-    );
+    assert_eq!(over(Encoding::Ndjson { raw: true }, Framing::Plain, None), None);
+    assert_eq!(over(Encoding::WebSocket { raw: true }, Framing::Plain, None), None);
 }
 
 #[test]
@@ -282,10 +210,7 @@ fn a_document_holds_the_objects_as_they_are() {
     let channel = "a".parse().unwrap();
     let gap = Object::Gap { channel: &channel, gap }.to_json();
     let message = message.bytes(Encoding::Object, Framing::Plain);
-    assert_eq!(
-        document(&[], &[], "0-7", None),
-        r#"{"messages":[],"gaps":[],"cursor":"0-7"}"#
-    );
+    assert_eq!(document(&[], &[], "0-7", None), r#"{"messages":[],"gaps":[],"cursor":"0-7"}"#);
     assert_eq!(
         document(&[message.clone(), message], &[gap], "0-7", Some(true)),
         format!(
@@ -298,11 +223,8 @@ fn a_document_holds_the_objects_as_they_are() {
 #[test]
 fn chunked_and_plain_say_the_same() {
     type Make = fn(Framing) -> Bytes;
-    let pieces: [Make; 3] = [
-        sse::comment,
-        |framing| sse::retry(1500, framing),
-        |framing| sse::heartbeat_with_id("0-7", framing),
-    ];
+    let pieces: [Make; 3] =
+        [sse::comment, |framing| sse::retry(1500, framing), |framing| sse::heartbeat_with_id("0-7", framing)];
     let expected = [":\n\n", "retry: 1500\n\n", "id: 0-7\n\n"];
     for (make, expected) in pieces.iter().zip(expected) {
         assert_eq!(make(Framing::Plain), expected);
@@ -333,11 +255,7 @@ fn browser(stream: &[u8]) -> (Vec<Event>, String) {
                 last_id.clone_from(&id);
                 let (kind, data) = (std::mem::take(&mut kind), std::mem::take(&mut data));
                 if let Some(data) = data.strip_suffix('\n') {
-                    events.push(Event {
-                        kind,
-                        data: data.to_owned(),
-                        id: last_id.clone(),
-                    });
+                    events.push(Event { kind, data: data.to_owned(), id: last_id.clone() });
                 }
             }
             "event" => value.clone_into(&mut kind),
@@ -352,9 +270,7 @@ fn browser(stream: &[u8]) -> (Vec<Event>, String) {
 #[test]
 fn a_heartbeat_with_an_id_renews_the_cursor_and_fires_nothing() {
     let prepared = Prepared::new(publication(None, text("x")));
-    let mut stream = prepared
-        .bytes(Encoding::Sse { raw: true }, Framing::Plain)
-        .to_vec();
+    let mut stream = prepared.bytes(Encoding::Sse { raw: true }, Framing::Plain).to_vec();
     stream.extend(sse::heartbeat_with_id("0-9", Framing::Plain));
     stream.extend(sse::comment(Framing::Plain));
     stream.extend(sse::retry(1500, Framing::Plain));
@@ -380,10 +296,7 @@ fn hostile() -> impl Strategy<Value = String> {
         "\u{2028}",
         "é",
     ]);
-    prop_oneof![
-        prop::collection::vec(piece, 0..10).prop_map(|pieces| pieces.concat()),
-        any::<String>(),
-    ]
+    prop_oneof![prop::collection::vec(piece, 0..10).prop_map(|pieces| pieces.concat()), any::<String>(),]
 }
 
 /// Enough to find what is rare; `PROPTEST_CASES` asks for more.

@@ -40,9 +40,7 @@ pub fn ping() -> Bytes {
 #[must_use]
 pub fn pong(payload: &[u8]) -> Bytes {
     let payload = &payload[..payload.len().min(MAX_CONTROL)];
-    frame(OpCode::Control(Control::Pong), payload.len(), |out| {
-        out.extend_from_slice(payload)
-    })
+    frame(OpCode::Control(Control::Pong), payload.len(), |out| out.extend_from_slice(payload))
 }
 
 /// A close frame; a reason that does not fit is cut between two characters.
@@ -83,10 +81,7 @@ pub(super) fn object(object: &Object<'_>) -> Bytes {
 /// One whole frame, not masked, with what `write` appends.
 fn frame(opcode: OpCode, size: usize, write: impl FnOnce(&mut Vec<u8>)) -> Bytes {
     let content = Headed::new(size, write);
-    let header = FrameHeader {
-        opcode,
-        ..FrameHeader::default()
-    };
+    let header = FrameHeader { opcode, ..FrameHeader::default() };
     let mut head = Vec::with_capacity(10);
     // Memory takes every byte.
     let _ = header.format(content.len() as u64, &mut head);

@@ -171,18 +171,18 @@ test('the console shows one POST arriving three ways', async () => {
       await opened.locator(`${column} .messages`).getByText(text).first().waitFor({ timeout: 15_000 });
     }
   };
-  await gateway.publish(channel, { text: 'posted by a backend' });
-  await arrives('posted by a backend');
-  for (const text of ['typed into the page', 'one more, over all three']) {
+  await gateway.publish(channel, { order: 42, state: 'paid' });
+  await arrives('"order":42');
+  for (const text of ['Hello from the page', 'One POST, three ways']) {
     await opened.fill('#text', text);
     await opened.click('#publish');
     await arrives(text);
   }
+  if (process.env.TIDEGATE_SCREENSHOT) await opened.screenshot({ path: process.env.TIDEGATE_SCREENSHOT });
   // What is published is text, never markup.
   await gateway.publish(channel, '<img src=x onerror=alert(1)>', { 'Content-Type': 'text/plain' });
   await arrives('<img src=x onerror=alert(1)>');
   assert.equal(await opened.locator('img').count(), 0);
   assert.deepEqual(faults, []);
-  if (process.env.TIDEGATE_SCREENSHOT) await opened.screenshot({ path: process.env.TIDEGATE_SCREENSHOT });
   await opened.close();
 });

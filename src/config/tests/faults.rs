@@ -10,58 +10,28 @@ fn a_fault_names_line_key_value_and_cure() {
             "configuration:3: unknown key `public.lisen`; did you mean `public.listen`?",
         ),
         ("\n[pubic]\n", "configuration:2: unknown key `pubic`"),
-        (
-            "public.lisen = 1",
-            "configuration:1: unknown key `public.lisen`; did you mean `public.listen`?",
-        ),
+        ("public.lisen = 1", "configuration:1: unknown key `public.lisen`; did you mean `public.listen`?"),
         (
             "'public.listen' = 1",
             "configuration:1: unknown key `public.listen`; did you mean `public.listen`?",
         ),
-        (
-            "[[namespaces]]\nname = 'a'\nhistory = 1",
-            "configuration:3: unknown key `namespaces.history`",
-        ),
-        (
-            "public = 1",
-            "configuration:1: public is a section: write [public]",
-        ),
-        (
-            "[namespaces]\nname = 'a'",
-            "configuration:1: namespaces is a section: write [[namespaces]]",
-        ),
-        (
-            "namespaces = [1]",
-            "configuration:1: namespaces is a section: write [[namespaces]]",
-        ),
-        (
-            "[limits]\nmessage = true",
-            "configuration:2: limits.message: true is not a size",
-        ),
-        (
-            "[limits]\nmessage = 'much'",
-            "configuration:2: limits.message: \"much\" is not a size",
-        ),
+        ("[[namespaces]]\nname = 'a'\nhistory = 1", "configuration:3: unknown key `namespaces.history`"),
+        ("public = 1", "configuration:1: public is a section: write [public]"),
+        ("[namespaces]\nname = 'a'", "configuration:1: namespaces is a section: write [[namespaces]]"),
+        ("namespaces = [1]", "configuration:1: namespaces is a section: write [[namespaces]]"),
+        ("[limits]\nmessage = true", "configuration:2: limits.message: true is not a size"),
+        ("[limits]\nmessage = 'much'", "configuration:2: limits.message: \"much\" is not a size"),
         (
             "[limits]\nconnections = '5'",
             "configuration:2: limits.connections: \"5\" is not a whole number from 0 to",
         ),
-        (
-            "[sessions]\nheartbeat = 25",
-            "configuration:2: sessions.heartbeat: 25 is not a time",
-        ),
-        (
-            "[public]\nlisten = 8000",
-            "configuration:2: public.listen: 8000 is not text",
-        ),
+        ("[sessions]\nheartbeat = 25", "configuration:2: sessions.heartbeat: 25 is not a time"),
+        ("[public]\nlisten = 8000", "configuration:2: public.listen: 8000 is not text"),
         (
             "[public]\nlisten = [\n'127.0.0.1:1',\n'x']",
             "configuration:2: public.listen: \"x\" is not an address",
         ),
-        (
-            "[public]\nlisten = []",
-            "configuration:2: public.listen is empty: name at least one address",
-        ),
+        ("[public]\nlisten = []", "configuration:2: public.listen is empty: name at least one address"),
         (
             "[public]\nallowed_origins = ['https://x/']",
             "configuration:2: public.allowed_origins has \"https://x/\", which is not an origin",
@@ -74,10 +44,7 @@ fn a_fault_names_line_key_value_and_cure() {
             "[log]\nlevel = 'loud'",
             "configuration:2: log.level = \"loud\" is not a level: write off, error, warn, info, debug, trace",
         ),
-        (
-            "[log]\nlevel = ''",
-            "configuration:2: log.level = \"\" is not a level",
-        ),
+        ("[log]\nlevel = ''", "configuration:2: log.level = \"\" is not a level"),
         (
             "[broker]\nurl = 'redis://u:secret@h'",
             "configuration:2: broker.url: redis: is not in this release: only \"memory:\" is",
@@ -86,14 +53,8 @@ fn a_fault_names_line_key_value_and_cure() {
             "[broker]\nurl = 'secret'",
             "configuration:2: broker.url: no broker has this URL: write \"memory:\"",
         ),
-        (
-            "[[namespaces]]\nslow = 'latest'",
-            "configuration:1: namespaces.name is missing",
-        ),
-        (
-            "[[namespaces]]\nname = 'a:b'",
-            "configuration:2: namespaces.name = \"a:b\" is not a name",
-        ),
+        ("[[namespaces]]\nslow = 'latest'", "configuration:1: namespaces.name is missing"),
+        ("[[namespaces]]\nname = 'a:b'", "configuration:2: namespaces.name = \"a:b\" is not a name"),
         (
             "[[namespaces]]\nname = 'a'\n[[namespaces]]\nname = 'a'",
             "configuration:4: namespace \"a\" is listed twice",
@@ -111,20 +72,11 @@ fn a_fault_names_line_key_value_and_cure() {
             "configuration:3: namespace \"legacy\" has source = \"redis\", which broker.url = \"memory:\" cannot serve",
         ),
         ("[public", "configuration:1: "),
-        (
-            "[public]\nlisten = 'a'\nlisten = 'b'",
-            "configuration:3: duplicate key",
-        ),
+        ("[public]\nlisten = 'a'\nlisten = 'b'", "configuration:3: duplicate key"),
     ];
     for (text, expected) in table {
         let sentence = fault(text);
-        assert!(
-            sentence.starts_with(expected),
-            "{text}\n  is: {sentence}\n not: {expected}"
-        );
-        assert!(
-            !sentence.contains("secret") && !sentence.contains('\n'),
-            "{sentence}"
-        );
+        assert!(sentence.starts_with(expected), "{text}\n  is: {sentence}\n not: {expected}");
+        assert!(!sentence.contains("secret") && !sentence.contains('\n'), "{sentence}");
     }
 }

@@ -4,23 +4,12 @@ use super::*;
 
 #[test]
 fn what_is_printed_gives_the_same_configuration() {
-    for text in [
-        "",
-        EVERYTHING,
-        "[[namespaces]]\nname = 'default'\nslow = 'latest'",
-    ] {
+    for text in ["", EVERYTHING, "[[namespaces]]\nname = 'default'\nslow = 'latest'"] {
         let file = TempFile::new("print", text);
-        let sources = Sources {
-            file: Some(file.0.clone()),
-            ..Sources::default()
-        };
+        let sources = Sources { file: Some(file.0.clone()), ..Sources::default() };
         let loaded = Config::load(&sources).unwrap();
         let printed = loaded.to_toml().unwrap();
-        assert_eq!(
-            Config::from_toml(&printed).unwrap(),
-            loaded.config,
-            "{printed}"
-        );
+        assert_eq!(Config::from_toml(&printed).unwrap(), loaded.config, "{printed}");
     }
 }
 
@@ -44,10 +33,7 @@ fn what_is_printed_says_where_each_value_came_from() {
         format!("slow = \"latest\" # {path}:3"),
         "name = \"default\" # default".to_owned(),
     ] {
-        assert!(
-            printed.lines().any(|printed| printed == line),
-            "{line}\n{printed}"
-        );
+        assert!(printed.lines().any(|printed| printed == line), "{line}\n{printed}");
     }
 }
 
@@ -88,15 +74,10 @@ fn the_schema_accepts_what_is_right_and_refuses_the_rest() {
 fn every_key_has_a_text_and_a_default_in_the_schema() {
     let schema = schema();
     for (name, section) in schema["properties"].as_object().unwrap() {
-        let properties = section
-            .get("properties")
-            .unwrap_or(&section["items"]["properties"]);
+        let properties = section.get("properties").unwrap_or(&section["items"]["properties"]);
         for (key, property) in properties.as_object().unwrap() {
             assert!(property["description"].is_string(), "{name}.{key}");
-            assert!(
-                property.get("default").is_some() || key == "name",
-                "{name}.{key}"
-            );
+            assert!(property.get("default").is_some() || key == "name", "{name}.{key}");
         }
     }
 }

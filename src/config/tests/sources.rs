@@ -20,51 +20,33 @@ fn flags_stand_above_the_environment_and_that_above_the_file() {
     let loaded = Config::load(&sources).unwrap();
     let limits = &loaded.config.limits;
     assert_eq!(
-        (
-            limits.connections,
-            limits.connects_per_second,
-            limits.connections_per_address
-        ),
+        (limits.connections, limits.connects_per_second, limits.connections_per_address),
         (Some(3), Some(2), Some(1))
     );
     assert_eq!(loaded.file, Some(file.0.clone()));
-    assert_eq!(
-        loaded.places.of("limits.connections").to_string(),
-        "--set limits.connections"
-    );
+    assert_eq!(loaded.places.of("limits.connections").to_string(), "--set limits.connections");
     assert_eq!(
         loaded.places.of("limits.connects_per_second").to_string(),
         "TIDEGATE_LIMITS__CONNECTS_PER_SECOND"
     );
     assert_eq!(
         *loaded.places.of("limits.connections_per_address"),
-        Place::File {
-            path: file.0.clone(),
-            line: 4
-        }
+        Place::File { path: file.0.clone(), line: 4 }
     );
     assert_eq!(*loaded.places.of("limits.outbox"), Place::Default);
 
-    sources
-        .env
-        .push((layers::FILE_VARIABLE.into(), "/nowhere/at/all".into()));
+    sources.env.push((layers::FILE_VARIABLE.into(), "/nowhere/at/all".into()));
     Config::load(&sources).unwrap();
     sources.file = None;
     let error = Config::load(&sources).unwrap_err().to_string();
-    assert!(
-        error.starts_with("TIDEGATE_CONFIG: cannot read /nowhere/at/all: "),
-        "{error}"
-    );
+    assert!(error.starts_with("TIDEGATE_CONFIG: cannot read /nowhere/at/all: "), "{error}");
 }
 
 #[test]
 fn the_environment_gives_every_type() {
     let loaded = env(&[
         ("TIDEGATE_PUBLIC__LISTEN", "127.0.0.1:1, unix:/x"),
-        (
-            "TIDEGATE_PUBLIC__ALLOWED_ORIGINS",
-            "https://a.example,https://b.example",
-        ),
+        ("TIDEGATE_PUBLIC__ALLOWED_ORIGINS", "https://a.example,https://b.example"),
         ("TIDEGATE_LIMITS__MESSAGE", "1000"),
         ("TIDEGATE_LIMITS__COMMANDS_PER_SECOND", "7"),
         ("TIDEGATE_DRAIN__NOTICE", "1s"),
@@ -72,10 +54,7 @@ fn the_environment_gives_every_type() {
         ("PATH", "/bin"),
     ]);
     let config = loaded.unwrap().config;
-    assert_eq!(
-        config.public.listen,
-        [tcp("127.0.0.1:1"), Listen::Unix("/x".into())]
-    );
+    assert_eq!(config.public.listen, [tcp("127.0.0.1:1"), Listen::Unix("/x".into())]);
     assert_eq!(
         config.public.allowed_origins,
         AllowedOrigins::Exact(vec!["https://a.example".into(), "https://b.example".into()])
@@ -85,59 +64,32 @@ fn the_environment_gives_every_type() {
     assert_eq!(config.drain.notice, Duration::from_secs(1));
     assert_eq!(config.log.level, "info,hyper=warn");
     let empty = env(&[("TIDEGATE_PUBLIC__ALLOWED_ORIGINS", "")]).unwrap();
-    assert_eq!(
-        empty.config.public.allowed_origins,
-        AllowedOrigins::SameHost
-    );
+    assert_eq!(empty.config.public.allowed_origins, AllowedOrigins::SameHost);
 }
 
 #[test]
 fn a_misspelt_variable_is_refused() {
     let table = [
-        (
-            "TIDEGATE_PUBLIC__LISEN",
-            "unknown key `public.lisen`; did you mean `TIDEGATE_PUBLIC__LISTEN`?",
-        ),
-        (
-            "TIDEGATE_PUBLIC_LISTEN",
-            "unknown key `public_listen`; did you mean `TIDEGATE_PUBLIC__LISTEN`?",
-        ),
-        (
-            "TIDEGATE_public__listen",
-            "unknown key `public.listen`; did you mean `TIDEGATE_PUBLIC__LISTEN`?",
-        ),
-        (
-            "TIDEGATE_LISTEN",
-            "unknown key `listen`; did you mean `TIDEGATE_PUBLIC__LISTEN`?",
-        ),
+        ("TIDEGATE_PUBLIC__LISEN", "unknown key `public.lisen`; did you mean `TIDEGATE_PUBLIC__LISTEN`?"),
+        ("TIDEGATE_PUBLIC_LISTEN", "unknown key `public_listen`; did you mean `TIDEGATE_PUBLIC__LISTEN`?"),
+        ("TIDEGATE_public__listen", "unknown key `public.listen`; did you mean `TIDEGATE_PUBLIC__LISTEN`?"),
+        ("TIDEGATE_LISTEN", "unknown key `listen`; did you mean `TIDEGATE_PUBLIC__LISTEN`?"),
         (
             "TIDEGATE_PUBLIC_TLS_KEY_FILE",
             "unknown key `public_tls_key_file`; did you mean `TIDEGATE_PUBLIC__TLS_KEY_FILE`?",
         ),
-        (
-            "TIDEGATE_CONFG",
-            "unknown key `confg`; did you mean `TIDEGATE_CONFIG`?",
-        ),
+        ("TIDEGATE_CONFG", "unknown key `confg`; did you mean `TIDEGATE_CONFIG`?"),
         ("TIDEGATE_NOTHING__LIKE_IT", "unknown key `nothing.like_it`"),
         ("TIDEGATE_PUBLIC__", "unknown key `public.`"),
-        (
-            "TIDEGATE_NAMESPACES__ORDERS__SLOW",
-            "namespaces are given in the file only, as [[namespaces]]",
-        ),
-        (
-            "TIDEGATE_NAMESPACES",
-            "namespaces are given in the file only, as [[namespaces]]",
-        ),
+        ("TIDEGATE_NAMESPACES__ORDERS__SLOW", "namespaces are given in the file only, as [[namespaces]]"),
+        ("TIDEGATE_NAMESPACES", "namespaces are given in the file only, as [[namespaces]]"),
         (
             "TIDEGATE_LIMITS__CONNECTIONS",
             "limits.connections: \"many\" is not a whole number from 0 to 4294967295",
         ),
     ];
     for (name, expected) in table {
-        assert_eq!(
-            env(&[(name, "many")]).unwrap_err().to_string(),
-            format!("{name}: {expected}")
-        );
+        assert_eq!(env(&[(name, "many")]).unwrap_err().to_string(), format!("{name}: {expected}"));
     }
 }
 
@@ -169,10 +121,7 @@ fn variables_of_others_are_left_alone() {
 #[test]
 fn a_bad_flag_is_refused() {
     let table = [
-        (
-            "limits.message",
-            "--set limits.message: write --set section.key=value",
-        ),
+        ("limits.message", "--set limits.message: write --set section.key=value"),
         (
             "limits.mesage=1",
             "--set limits.mesage: unknown key `limits.mesage`; did you mean `limits.message`?",
@@ -183,10 +132,7 @@ fn a_bad_flag_is_refused() {
             "namespaces.slow=latest",
             "--set namespaces.slow: namespaces are given in the file only, as [[namespaces]]",
         ),
-        (
-            "limits.message=much",
-            "--set limits.message: limits.message: \"much\" is not a size",
-        ),
+        ("limits.message=much", "--set limits.message: limits.message: \"much\" is not a size"),
     ];
     for (setting, expected) in table {
         let sentence = set(&[setting]).unwrap_err().to_string();
@@ -204,20 +150,13 @@ fn a_key_of_a_later_release_is_refused_by_name() {
         "auth.jwt.jwks_url",
         "tracing.sample_ratio",
     ] {
-        let expected =
-            format!("`{key}` is not in this release and would have no effect: remove it");
+        let expected = format!("`{key}` is not in this release and would have no effect: remove it");
         let (sections, name) = key.rsplit_once('.').unwrap();
         let in_file = fault(&format!("[{sections}]\n{name} = ''"));
         assert!(in_file.contains("is not in this release"), "{in_file}");
-        assert_eq!(
-            set(&[&format!("{key}=")]).unwrap_err().to_string(),
-            format!("--set {key}: {expected}")
-        );
+        assert_eq!(set(&[&format!("{key}=")]).unwrap_err().to_string(), format!("--set {key}: {expected}"));
         let variable = format!("TIDEGATE_{}", key.to_uppercase().replace('.', "__"));
-        assert_eq!(
-            env(&[(&variable, "")]).unwrap_err().to_string(),
-            format!("{variable}: {expected}")
-        );
+        assert_eq!(env(&[(&variable, "")]).unwrap_err().to_string(), format!("{variable}: {expected}"));
     }
     assert!(fault("[[auth.keys]]\nname = 'x'").contains("`auth` is not in this release"));
     assert!(
@@ -225,9 +164,6 @@ fn a_key_of_a_later_release_is_refused_by_name() {
             .starts_with("configuration:3: `namespaces.redis_channel` is not")
     );
     assert!(
-        env(&[("TIDEGATE_AUTH", "x")])
-            .unwrap_err()
-            .to_string()
-            .contains("`auth` is not in this release")
+        env(&[("TIDEGATE_AUTH", "x")]).unwrap_err().to_string().contains("`auth` is not in this release")
     );
 }

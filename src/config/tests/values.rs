@@ -11,23 +11,10 @@ fn defaults_are_those_of_the_design() {
     let seconds = Duration::from_secs;
     assert_eq!(
         config.public,
-        Public {
-            listen: vec![tcp("127.0.0.1:8000")],
-            allowed_origins: AllowedOrigins::SameHost
-        }
+        Public { listen: vec![tcp("127.0.0.1:8000")], allowed_origins: AllowedOrigins::SameHost }
     );
-    assert_eq!(
-        config.internal,
-        Internal {
-            listen: vec![tcp("127.0.0.1:9000")]
-        }
-    );
-    assert_eq!(
-        config.broker,
-        Broker {
-            url: BrokerUrl::Memory
-        }
-    );
+    assert_eq!(config.internal, Internal { listen: vec![tcp("127.0.0.1:9000")] });
+    assert_eq!(config.broker, Broker { url: BrokerUrl::Memory });
     assert_eq!(
         config.limits,
         Limits {
@@ -47,41 +34,21 @@ fn defaults_are_those_of_the_design() {
     );
     assert_eq!(
         config.sessions,
-        Sessions {
-            heartbeat: seconds(25),
-            pong_timeout: seconds(10),
-            max_age: None
-        }
+        Sessions { heartbeat: seconds(25), pong_timeout: seconds(10), max_age: None }
     );
-    assert_eq!(
-        config.drain,
-        Drain {
-            notice: seconds(5),
-            period: seconds(20)
-        }
-    );
+    assert_eq!(config.drain, Drain { notice: seconds(5), period: seconds(20) });
     assert_eq!(
         *default,
         Namespace {
             name: "default".into(),
-            history: History {
-                messages: 1000,
-                bytes: 1 << 20,
-                age: seconds(600)
-            },
+            history: History { messages: 1000, bytes: 1 << 20, age: seconds(600) },
             subscribe: Access::Token,
             client_publish: false,
             slow: Slow::Disconnect,
         }
     );
     assert_eq!(config.namespaces.iter().count(), 1);
-    assert_eq!(
-        config.log,
-        Log {
-            format: LogFormat::Auto,
-            level: "info".into()
-        }
-    );
+    assert_eq!(config.log, Log { format: LogFormat::Auto, level: "info".into() });
     assert!(!config.insecure);
     assert_eq!(config.warnings(), Vec::<String>::new());
 }
@@ -90,14 +57,8 @@ fn defaults_are_those_of_the_design() {
 fn every_key_reaches_the_configuration() {
     let config = Config::from_toml(EVERYTHING).unwrap();
     let seconds = Duration::from_secs;
-    assert_eq!(
-        config.public.listen,
-        [tcp("[::1]:1"), Listen::Unix("/run/t.sock".into())]
-    );
-    assert_eq!(
-        config.public.allowed_origins,
-        AllowedOrigins::Exact(vec!["https://a.example".into()])
-    );
+    assert_eq!(config.public.listen, [tcp("[::1]:1"), Listen::Unix("/run/t.sock".into())]);
+    assert_eq!(config.public.allowed_origins, AllowedOrigins::Exact(vec!["https://a.example".into()]));
     assert_eq!(config.internal.listen, [tcp("127.0.0.1:2")]);
     assert_eq!(
         config.limits,
@@ -124,30 +85,14 @@ fn every_key_reaches_the_configuration() {
             max_age: Some(seconds(5400))
         }
     );
-    assert_eq!(
-        config.drain,
-        Drain {
-            notice: seconds(0),
-            period: seconds(15)
-        }
-    );
-    assert_eq!(
-        config.log,
-        Log {
-            format: LogFormat::Json,
-            level: "warn,tidegate::hub=debug".into()
-        }
-    );
+    assert_eq!(config.drain, Drain { notice: seconds(0), period: seconds(15) });
+    assert_eq!(config.log, Log { format: LogFormat::Json, level: "warn,tidegate::hub=debug".into() });
     let prices = config.namespaces.of("prices:eur");
     assert_eq!(
         **prices,
         Namespace {
             name: "prices".into(),
-            history: History {
-                messages: 0,
-                bytes: 16,
-                age: seconds(17)
-            },
+            history: History { messages: 0, bytes: 16, age: seconds(17) },
             subscribe: Access::Anyone,
             client_publish: true,
             slow: Slow::Latest,
@@ -177,89 +122,35 @@ fn a_channel_finds_its_namespace() {
         1000,
         "unset keys are the built-in ones, not those of default"
     );
-    assert_eq!(
-        namespaces
-            .iter()
-            .map(|n| n.name.as_str())
-            .collect::<Vec<_>>(),
-        ["default", "orders"]
-    );
+    assert_eq!(namespaces.iter().map(|n| n.name.as_str()).collect::<Vec<_>>(), ["default", "orders"]);
 }
 
 #[test]
 fn a_value_out_of_its_range_is_refused_with_the_range() {
     let table = [
-        (
-            "limits.message=0",
-            "limits.message = 0B is out of range: 1B to 1GiB",
-        ),
-        (
-            "limits.batch=2GiB",
-            "limits.batch = 2GiB is out of range: 1B to 1GiB",
-        ),
+        ("limits.message=0", "limits.message = 0B is out of range: 1B to 1GiB"),
+        ("limits.batch=2GiB", "limits.batch = 2GiB is out of range: 1B to 1GiB"),
         (
             "limits.channels_per_connection=0",
             "limits.channels_per_connection = 0 is out of range: 1 to 65536",
         ),
-        (
-            "limits.frame=0",
-            "limits.frame = 0B is out of range: 1B to 1GiB",
-        ),
-        (
-            "limits.headers=129KiB",
-            "limits.headers = 129KiB is out of range: 4KiB to 128KiB",
-        ),
-        (
-            "limits.headers=4095",
-            "limits.headers = 4095B is out of range: 4KiB to 128KiB",
-        ),
-        (
-            "limits.header_timeout=0s",
-            "limits.header_timeout = 0s is out of range: 1ms to 8760h",
-        ),
-        (
-            "limits.body_timeout=0s",
-            "limits.body_timeout = 0s is out of range: 1ms to 8760h",
-        ),
-        (
-            "limits.outbox=0",
-            "limits.outbox = 0B is out of range: 1B to 1GiB",
-        ),
-        (
-            "sessions.heartbeat=0s",
-            "sessions.heartbeat = 0s is out of range: 1ms to 8760h",
-        ),
-        (
-            "sessions.pong_timeout=0s",
-            "sessions.pong_timeout = 0s is out of range: 1ms to 8760h",
-        ),
-        (
-            "sessions.max_age=9000h",
-            "sessions.max_age = 9000h is out of range: 0s to 8760h",
-        ),
-        (
-            "drain.notice=9000h",
-            "drain.notice = 9000h is out of range: 0s to 8760h",
-        ),
-        (
-            "drain.period=9000h",
-            "drain.period = 9000h is out of range: 0s to 8760h",
-        ),
-        (
-            "limits.message=9MiB",
-            "limits.message = 9MiB is over limits.batch = 8MiB",
-        ),
-        (
-            "limits.batch=1KiB",
-            "limits.message = 256KiB is over limits.batch = 1KiB",
-        ),
+        ("limits.frame=0", "limits.frame = 0B is out of range: 1B to 1GiB"),
+        ("limits.headers=129KiB", "limits.headers = 129KiB is out of range: 4KiB to 128KiB"),
+        ("limits.headers=4095", "limits.headers = 4095B is out of range: 4KiB to 128KiB"),
+        ("limits.header_timeout=0s", "limits.header_timeout = 0s is out of range: 1ms to 8760h"),
+        ("limits.body_timeout=0s", "limits.body_timeout = 0s is out of range: 1ms to 8760h"),
+        ("limits.outbox=0", "limits.outbox = 0B is out of range: 1B to 1GiB"),
+        ("sessions.heartbeat=0s", "sessions.heartbeat = 0s is out of range: 1ms to 8760h"),
+        ("sessions.pong_timeout=0s", "sessions.pong_timeout = 0s is out of range: 1ms to 8760h"),
+        ("sessions.max_age=9000h", "sessions.max_age = 9000h is out of range: 0s to 8760h"),
+        ("drain.notice=9000h", "drain.notice = 9000h is out of range: 0s to 8760h"),
+        ("drain.period=9000h", "drain.period = 9000h is out of range: 0s to 8760h"),
+        ("limits.message=9MiB", "limits.message = 9MiB is over limits.batch = 8MiB"),
+        ("limits.batch=1KiB", "limits.message = 256KiB is over limits.batch = 1KiB"),
     ];
     for (setting, expected) in table {
         let (key, _) = setting.split_once('=').unwrap();
-        assert_eq!(
-            set(&[setting]).unwrap_err().to_string(),
-            format!("--set {key}: {expected}")
-        );
+        assert_eq!(set(&[setting]).unwrap_err().to_string(), format!("--set {key}: {expected}"));
     }
     let namespace = "[[namespaces]]\nname = 'a'\nhistory_bytes = '0'";
     assert_eq!(
@@ -292,24 +183,15 @@ fn beyond_loopback_needs_insecure() {
     ] {
         let error = set(&[&format!("{key}={listen}")]).unwrap_err().to_string();
         assert_eq!(error, sentence(key, listen));
-        let sources = Sources {
-            set: vec![format!("{key}={listen}")],
-            insecure: true,
-            ..Sources::default()
-        };
+        let sources = Sources { set: vec![format!("{key}={listen}")], insecure: true, ..Sources::default() };
         let config = Config::load(&sources).unwrap().config;
         assert!(config.insecure);
         let warnings = config.warnings();
         assert_eq!(warnings.len(), 1);
-        assert!(warnings[0].starts_with(&format!(
-            "--insecure: anyone who can reach {key} = {listen} may "
-        )));
+        assert!(warnings[0].starts_with(&format!("--insecure: anyone who can reach {key} = {listen} may ")));
     }
     set(&["public.listen=127.1.2.3:1,[::1]:1,localhost:2,unix:/x"]).unwrap();
-    let local = Sources {
-        insecure: true,
-        ..Sources::default()
-    };
+    let local = Sources { insecure: true, ..Sources::default() };
     assert!(Config::load(&local).unwrap().config.warnings().is_empty());
 }
 
@@ -325,21 +207,13 @@ fn two_listeners_never_share_an_address() {
     set(&["public.listen=127.0.0.1:0", "internal.listen=127.0.0.1:0"]).unwrap();
     let open = |internal: &str| {
         Config::load(&Sources {
-            set: vec![
-                "public.listen=0.0.0.0:1,[::]:1".into(),
-                format!("internal.listen={internal}"),
-            ],
+            set: vec!["public.listen=0.0.0.0:1,[::]:1".into(), format!("internal.listen={internal}")],
             insecure: true,
             ..Sources::default()
         })
     };
     open("127.0.0.1:2").unwrap();
-    assert!(
-        open("127.0.0.1:1")
-            .unwrap_err()
-            .to_string()
-            .contains("is taken")
-    );
+    assert!(open("127.0.0.1:1").unwrap_err().to_string().contains("is taken"));
 }
 
 #[test]
@@ -350,10 +224,8 @@ fn an_outbox_over_half_of_a_history_is_warned_of() {
     };
     assert_eq!(
         warnings("history_bytes = '199'"),
-        [
-            "limits.outbox = 100B is over half of history_bytes = 199B of namespace \"a\": \
-          a slow reader that comes back may find a gap"
-        ]
+        ["limits.outbox = 100B is over half of history_bytes = 199B of namespace \"a\": \
+          a slow reader that comes back may find a gap"]
     );
     for fine in [
         "history_bytes = '200'",

@@ -64,8 +64,7 @@ impl<'a> Fields<'a> {
             (Some(wrong), _, _) => (Err(wrong), reference),
             (None, Some(_), None) => {
                 let most = Reference::MAX_LEN;
-                let wrong =
-                    format!("`ref` is not a number or string of at most {most} bytes of JSON");
+                let wrong = format!("`ref` is not a number or string of at most {most} bytes of JSON");
                 (Err(wrong), None)
             }
             (None, _, _) => (Ok(fields), reference),
@@ -79,10 +78,7 @@ impl<'a> Fields<'a> {
             self.get(**field).is_some() && !known.contains(field) && !everywhere.contains(field)
         });
         match extra {
-            Some(extra) => Err(Bad::Frame(format!(
-                "`{kind}` has no field `{}`",
-                extra.name()
-            ))),
+            Some(extra) => Err(Bad::Frame(format!("`{kind}` has no field `{}`", extra.name()))),
             None => Ok(()),
         }
     }
@@ -100,9 +96,7 @@ impl<'a> Fields<'a> {
 
     /// A string that may be there.
     pub(super) fn optional_text(&self, field: Field) -> Result<Option<String>, Bad> {
-        let value = self
-            .get(field)
-            .map(|value| serde_json::from_str(value.get()));
+        let value = self.get(field).map(|value| serde_json::from_str(value.get()));
         let wrong = |_| Bad::Frame(format!("the field `{}` is not a string", field.name()));
         value.transpose().map_err(wrong)
     }

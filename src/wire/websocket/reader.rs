@@ -64,11 +64,7 @@ impl Reader {
     /// # Errors
     /// `ProtocolError`, `BadUtf8`, and `TooBig` as soon as a message declares more than `max_message` bytes,
     /// all its fragments together.
-    pub fn read(
-        &mut self,
-        input: &mut &[u8],
-        max_message: usize,
-    ) -> Result<Option<Incoming>, Disconnect> {
+    pub fn read(&mut self, input: &mut &[u8], max_message: usize) -> Result<Option<Incoming>, Disconnect> {
         while !input.is_empty() {
             let partial = self.0.get_or_insert_default();
             let incoming = partial.advance(input, max_message)?;
@@ -89,11 +85,7 @@ impl Partial {
     }
 
     /// At most one frame further.
-    fn advance(
-        &mut self,
-        input: &mut &[u8],
-        max_message: usize,
-    ) -> Result<Option<Incoming>, Disconnect> {
+    fn advance(&mut self, input: &mut &[u8], max_message: usize) -> Result<Option<Incoming>, Disconnect> {
         let mut frame = match self.frame.take() {
             Some(frame) => frame,
             None => match self.read_head(input)? {
@@ -107,12 +99,8 @@ impl Partial {
             return Ok(None);
         }
         match frame.opcode {
-            OpCode::Control(control) => {
-                finish_control(control, std::mem::take(&mut self.control)).map(Some)
-            }
-            OpCode::Data(_) if frame.is_final => {
-                self.message.take().map(finish_message).transpose()
-            }
+            OpCode::Control(control) => finish_control(control, std::mem::take(&mut self.control)).map(Some),
+            OpCode::Data(_) if frame.is_final => self.message.take().map(finish_message).transpose(),
             OpCode::Data(_) => Ok(None),
         }
     }
@@ -140,32 +128,21 @@ impl Partial {
     }
 
     /// Whether this frame may come now, and whether what it declares has room.
-    fn begin(
-        &mut self,
-        header: &FrameHeader,
-        length: u64,
-        max_message: usize,
-    ) -> Result<Frame, Disconnect> {
+    fn begin(&mut self, header: &FrameHeader, length: u64, max_message: usize) -> Result<Frame, Disconnect> {
         let reserved = header.rsv1 || header.rsv2 || header.rsv3;
         let Some(mask) = header.mask.filter(|_| !reserved) else {
             return Err(Disconnect::ProtocolError);
         };
         let room = match (header.opcode, &self.message) {
-            (OpCode::Control(_), _) if header.is_final && length <= MAX_CONTROL as u64 => {
-                MAX_CONTROL
-            }
-            (OpCode::Data(Data::Continue), Some((_, message))) => {
-                max_message.saturating_sub(message.len())
-            }
+            (OpCode::Control(_), _) if header.is_final && length <= MAX_CONTROL as u64 => MAX_CONTROL,
+            (OpCode::Data(Data::Continue), Some((_, message))) => max_message.saturating_sub(message.len()),
             (OpCode::Data(kind @ (Data::Text | Data::Binary)), None) => {
                 self.message = Some((kind, Vec::new()));
                 max_message
             }
             _ => return Err(Disconnect::ProtocolError),
         };
-        let missing = usize::try_from(length)
-            .ok()
-            .filter(|length| *length <= room);
+        let missing = usize::try_from(length).ok().filter(|length| *length <= room);
         Ok(Frame {
             opcode: header.opcode,
             is_final: header.is_final,
@@ -185,9 +162,7 @@ impl Partial {
         let masked = target.len();
         target.extend_from_slice(&input[..taken]);
         for four in target[masked..].chunks_mut(4) {
-            four.iter_mut()
-                .zip(frame.mask)
-                .for_each(|(byte, mask)| *byte ^= mask);
+            four.iter_mut().zip(frame.mask).for_each(|(byte, mask)| *byte ^= mask);
         }
         frame.mask.rotate_left(taken % 4);
         frame.missing -= taken;
@@ -206,9 +181,7 @@ fn grow(buffer: &mut Vec<u8>, more: usize, limit: usize) {
 
 fn finish_message((kind, message): (Data, Vec<u8>)) -> Result<Incoming, Disconnect> {
     match kind {
-        Data::Text => String::from_utf8(message)
-            .map(Incoming::Text)
-            .map_err(|_| Disconnect::BadUtf8),
+        Data::Text => String::from_utf8(message).map(Incoming::Text).map_err(|_| Disconnect::BadUtf8),
         _ => Ok(Incoming::Binary(message.into())),
     }
 }
@@ -248,10 +221,7 @@ impl Reader {
     /// The memory taken for what has arrived of a message and a control frame.
     pub(super) fn held(&self) -> usize {
         let held = |partial: &Partial| {
-            let message = partial
-                .message
-                .as_ref()
-                .map_or(0, |(_, message)| message.capacity());
+            let message = partial.message.as_ref().map_or(0, |(_, message)| message.capacity());
             message + partial.control.capacity()
         };
         self.0.as_deref().map_or(0, held)

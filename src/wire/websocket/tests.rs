@@ -23,12 +23,7 @@ fn client(first: u8, payload: &[u8]) -> Vec<u8> {
     }
     let mask = [1, 2, 3, 4];
     frame.extend(mask);
-    frame.extend(
-        payload
-            .iter()
-            .zip(mask.iter().cycle())
-            .map(|(byte, mask)| byte ^ mask),
-    );
+    frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
     frame
 }
 
@@ -72,23 +67,11 @@ fn of(payload: Payload, raw: bool) -> Bytes {
 
 #[test]
 fn a_message_is_one_frame_whose_kind_is_the_payloads_where_raw() {
-    assert_eq!(
-        of(payload::json("[1]".into()).unwrap(), true),
-        b"\x81\x03[1]".as_slice()
-    );
-    assert_eq!(
-        of(payload::text("".into()).unwrap(), true),
-        b"\x81\x00".as_slice()
-    );
-    assert_eq!(
-        of(payload::binary("\0".into()), true),
-        b"\x82\x01\0".as_slice()
-    );
+    assert_eq!(of(payload::json("[1]".into()).unwrap(), true), b"\x81\x03[1]".as_slice());
+    assert_eq!(of(payload::text("".into()).unwrap(), true), b"\x81\x00".as_slice());
+    assert_eq!(of(payload::binary("\0".into()), true), b"\x82\x01\0".as_slice());
     let object = of(payload::binary("\0".into()), false);
-    assert_eq!(
-        (object[0], usize::from(object[1])),
-        (0x81, object.len() - 2)
-    );
+    assert_eq!((object[0], usize::from(object[1])), (0x81, object.len() - 2));
     let medium = of(payload::text("x".repeat(126).into()).unwrap(), true);
     assert_eq!(medium[..4], [0x81, 126, 0, 126]);
     let large = of(payload::text("x".repeat(0x1_0000).into()).unwrap(), true);
@@ -100,10 +83,7 @@ fn a_message_is_one_frame_whose_kind_is_the_payloads_where_raw() {
 fn control_frames_stay_within_125_bytes() {
     assert_eq!(ping(), b"\x89\x00".as_slice());
     assert_eq!(pong(b"ab"), b"\x8a\x02ab".as_slice());
-    assert_eq!(
-        close_frame(1001, "shutdown 1200"),
-        b"\x88\x0f\x03\xe9shutdown 1200".as_slice()
-    );
+    assert_eq!(close_frame(1001, "shutdown 1200"), b"\x88\x0f\x03\xe9shutdown 1200".as_slice());
     let cut = close_frame(4500, &"é".repeat(100));
     assert_eq!(cut.len(), 2 + 2 + 122);
     assert_eq!(std::str::from_utf8(&cut[4..]), Ok("é".repeat(61).as_str()));
@@ -114,13 +94,7 @@ fn a_key_is_sixteen_bytes_in_base64() {
     // The example of RFC 6455 section 1.3.
     let accept = accept_key("dGhlIHNhbXBsZSBub25jZQ==");
     assert_eq!(accept.as_deref(), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
-    for bad in [
-        "",
-        "dGhlIHNhbXBsZSBub25jZQ",
-        "dGhlIHNhbXBsZSBub25j",
-        "dGhlIHNhbXBsZSBub25jZQ== ",
-        "!",
-    ] {
+    for bad in ["", "dGhlIHNhbXBsZSBub25jZQ", "dGhlIHNhbXBsZSBub25j", "dGhlIHNhbXBsZSBub25jZQ== ", "!"] {
         assert_eq!(accept_key(bad), None, "{bad}");
     }
 }
@@ -132,21 +106,12 @@ fn whole_frames_are_read() {
         (client(0x81, b"hi"), Incoming::Text("hi".into())),
         (client(0x81, b""), Incoming::Text(String::new())),
         (client(0x81, &[b'x'; 200]), Incoming::Text("x".repeat(200))),
-        (
-            client(0x82, long.as_bytes()),
-            Incoming::Binary(long.clone().into()),
-        ),
+        (client(0x82, long.as_bytes()), Incoming::Binary(long.clone().into())),
         (client(0x89, b"p"), Incoming::Ping("p".into())),
         (client(0x8a, b"p"), Incoming::Pong),
         (client(0x88, b""), Incoming::Close(None)),
-        (
-            client(0x88, b"\x03\xe8"),
-            Incoming::Close(Some((1000, String::new()))),
-        ),
-        (
-            client(0x88, b"\x0f\xa0bye"),
-            Incoming::Close(Some((4000, "bye".into()))),
-        ),
+        (client(0x88, b"\x03\xe8"), Incoming::Close(Some((1000, String::new())))),
+        (client(0x88, b"\x0f\xa0bye"), Incoming::Close(Some((4000, "bye".into())))),
     ] {
         assert_eq!(read_one(&frame), Ok(expected));
     }
@@ -199,34 +164,20 @@ fn what_the_protocol_does_not_allow_is_refused() {
         assert_eq!(end, Err(Disconnect::ProtocolError), "{frame:x?}");
     }
     for code in [0u16, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535] {
-        assert_eq!(
-            read_one(&client(0x88, &code.to_be_bytes())),
-            Err(Disconnect::ProtocolError),
-            "{code}"
-        );
+        assert_eq!(read_one(&client(0x88, &code.to_be_bytes())), Err(Disconnect::ProtocolError), "{code}");
     }
-    for frame in [
-        client(0x81, b"\xff"),
-        client(0x81, b"\xed\xa0\x80"),
-        client(0x88, b"\x03\xe8\xff"),
-    ] {
+    for frame in [client(0x81, b"\xff"), client(0x81, b"\xed\xa0\x80"), client(0x88, b"\x03\xe8\xff")] {
         assert_eq!(read_one(&frame), Err(Disconnect::BadUtf8));
     }
 }
 
 #[test]
 fn a_message_is_too_big_by_what_it_declares() {
-    let declared =
-        |first: u8, length: u64| [&[first, 0xff][..], &length.to_be_bytes(), &[0; 4]].concat();
+    let declared = |first: u8, length: u64| [&[first, 0xff][..], &length.to_be_bytes(), &[0; 4]].concat();
     for length in [MAX as u64 + 1, i64::MAX as u64] {
         assert_eq!(read_one(&declared(0x81, length)), Err(Disconnect::TooBig));
     }
-    let fragments = [
-        client(0x01, &[b'x'; 8]),
-        client(0x00, b"y"),
-        client(0x80, b"zz"),
-    ]
-    .concat();
+    let fragments = [client(0x01, &[b'x'; 8]), client(0x00, b"y"), client(0x80, b"zz")].concat();
     assert_eq!(read_all(&[&fragments], 11).1, Ok(true));
     assert_eq!(read_all(&[&fragments], 10).1, Err(Disconnect::TooBig));
 
@@ -240,10 +191,7 @@ fn a_message_is_too_big_by_what_it_declares() {
 fn many_tiny_fragments_cost_no_more_than_their_bytes() {
     let mut reader = Reader::default();
     let (empty, one) = (client(0x00, b""), client(0x00, b"x"));
-    assert_eq!(
-        reader.read(&mut client(0x01, b"x").as_slice(), 1000),
-        Ok(None)
-    );
+    assert_eq!(reader.read(&mut client(0x01, b"x").as_slice(), 1000), Ok(None));
     for _ in 0..100_000 {
         assert_eq!(reader.read(&mut empty.as_slice(), 1000), Ok(None));
     }
@@ -251,10 +199,7 @@ fn many_tiny_fragments_cost_no_more_than_their_bytes() {
         assert_eq!(reader.read(&mut one.as_slice(), 1000), Ok(None));
     }
     assert_eq!(reader.held(), 1000);
-    assert_eq!(
-        reader.read(&mut one.as_slice(), 1000),
-        Err(Disconnect::TooBig)
-    );
+    assert_eq!(reader.read(&mut one.as_slice(), 1000), Err(Disconnect::TooBig));
 }
 
 #[test]
@@ -265,18 +210,15 @@ fn an_idle_reader_is_one_word() {
 /// Frames that are mostly right, in any order.
 fn frames() -> impl Strategy<Value = Vec<u8>> {
     let first = prop::sample::select(vec![0x81, 0x82, 0x01, 0x02, 0x00, 0x80, 0x89, 0x8a, 0x88]);
-    let payload = prop_oneof![
-        prop::collection::vec(any::<u8>(), 0..8),
-        "[a-zé€]{0,200}".prop_map(String::into_bytes),
-    ];
+    let payload =
+        prop_oneof![prop::collection::vec(any::<u8>(), 0..8), "[a-zé€]{0,200}".prop_map(String::into_bytes),];
     let frame = (first, payload).prop_map(|(first, payload)| client(first, &payload));
     prop::collection::vec(frame, 0..8).prop_map(|frames| frames.concat())
 }
 
 /// Bytes that begin like frames and then go any way.
 fn junk() -> impl Strategy<Value = Vec<u8>> {
-    (frames(), prop::collection::vec(any::<u8>(), 0..40))
-        .prop_map(|(frames, junk)| [frames, junk].concat())
+    (frames(), prop::collection::vec(any::<u8>(), 0..40)).prop_map(|(frames, junk)| [frames, junk].concat())
 }
 
 /// Enough to find what is rare; `PROPTEST_CASES` asks for more.

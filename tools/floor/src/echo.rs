@@ -16,9 +16,7 @@ pub async fn serve(listener: TcpListener) -> anyhow::Result<()> {
         let (socket, _) = listener.accept().await?;
         socket.set_nodelay(true)?;
         // A client that went away is no concern of a yardstick.
-        tokio::spawn(
-            http1::Builder::new().serve_connection(TokioIo::new(socket), service_fn(answer)),
-        );
+        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(socket), service_fn(answer)));
     }
 }
 

@@ -58,23 +58,14 @@ async fn connection(mut socket: TcpStream, hub: Hub) -> anyhow::Result<()> {
 
 /// Answers with the stream's head and hands the socket to the list; nothing polls it from then on.
 async fn subscribe(hub: &Hub, request: &Request, mut socket: TcpStream) -> anyhow::Result<()> {
-    let (_, channel) = request
-        .target
-        .split_once("channel=")
-        .context("no channel")?;
+    let (_, channel) = request.target.split_once("channel=").context("no channel")?;
     let channel = channel.split('&').next().unwrap_or(channel).to_owned();
     let (transport, head) = stream_head(request);
     socket.write_all(head.as_bytes()).await?;
     let socket = socket.into_std()?;
     // A full socket then holds the loop until the client has read, so that nothing needs a queue.
     socket.set_nonblocking(false)?;
-    hub.borrow_mut()
-        .entry(channel)
-        .or_default()
-        .subscribers
-        .entry(transport)
-        .or_default()
-        .push(socket);
+    hub.borrow_mut().entry(channel).or_default().subscribers.entry(transport).or_default().push(socket);
     Ok(())
 }
 
@@ -91,18 +82,12 @@ fn stream_head(request: &Request) -> (Transport, String) {
     } else {
         (Transport::Ndjson, "application/x-ndjson")
     };
-    (
-        transport,
-        format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n"),
-    )
+    (transport, format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n"))
 }
 
 /// The loop itself. Returns the receipt.
 fn publish(hub: &Hub, request: &Request) -> anyhow::Result<String> {
-    let name = request
-        .target
-        .strip_prefix("/v1/channels/")
-        .context("not a publish")?;
+    let name = request.target.strip_prefix("/v1/channels/").context("not a publish")?;
     let name = name.split('/').next().unwrap_or(name);
     let payload = std::str::from_utf8(&request.body)?;
     let mut hub = hub.borrow_mut();
@@ -112,8 +97,5 @@ fn publish(hub: &Hub, request: &Request) -> anyhow::Result<String> {
         let frame = frame::encode(*transport, name, channel.offset, payload);
         subscribers.retain_mut(|subscriber| subscriber.write_all(&frame).is_ok());
     }
-    Ok(format!(
-        r#"{{"channel":"{name}","id":"floor0-{}","duplicate":false}}"#,
-        channel.offset
-    ))
+    Ok(format!(r#"{{"channel":"{name}","id":"floor0-{}","duplicate":false}}"#, channel.offset))
 }

@@ -57,16 +57,10 @@ fn parse(bytes: &[u8]) -> anyhow::Result<Option<(Request, usize)>> {
         return Ok(None);
     };
     let header = |name: &str| {
-        let found = head
-            .headers
-            .iter()
-            .find(|header| header.name.eq_ignore_ascii_case(name))?;
+        let found = head.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name))?;
         std::str::from_utf8(found.value).ok()
     };
-    let length: usize = header("content-length")
-        .unwrap_or("0")
-        .parse()
-        .context("content-length")?;
+    let length: usize = header("content-length").unwrap_or("0").parse().context("content-length")?;
     let Some(body) = bytes.get(start..start.saturating_add(length)) else {
         return Ok(None);
     };

@@ -44,9 +44,7 @@ enum Mode {
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     // One thread: the floor is what one core can do.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         match arguments.mode {
             Mode::Fanout { port } => fanout::serve(listen(port)?).await,
