@@ -88,6 +88,14 @@ struct Mark {
     time: u64,
 }
 
+/// Messages that one channel of the connection is given: those of `batch` after the first `skip`.
+struct Offer<'a> {
+    slot: Slot,
+    batch: &'a Batch,
+    skip: usize,
+    floor: u64,
+}
+
 /// A message did not follow on what the connection has: it must be led there again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hole;
@@ -199,19 +207,12 @@ impl Outbox {
         if seat.position.advance(&first.publication().position()) != Advance::Next {
             return Err(Hole);
         }
-        self.accept(&mut state, slot, batch, skip, floor, metrics);
+        self.accept(&mut state, &Offer { slot, batch, skip, floor }, metrics);
         Ok(())
     }
 
-    fn accept(
-        &self,
-        state: &mut State,
-        slot: Slot,
-        batch: &Batch,
-        skip: usize,
-        floor: u64,
-        metrics: &Metrics,
-    ) {
+    fn accept(&self, state: &mut State, offer: &Offer<'_>, metrics: &Metrics) {
+        let Offer { slot, batch, skip, floor } = *offer;
         let transport = self.style.transport;
         let shared = skip == 0 && !self.style.many;
         let mut sent = 0;
@@ -232,25 +233,20 @@ impl Outbox {
             // The answer is on its way and its cursor says where to go on.
             return;
         }
-        self.queue(state, slot, batch, skip, sent, metrics);
+        self.queue(state, offer, sent, metrics);
         state.settle(slot, over, floor, self.bound, metrics);
         if self.socket.get().is_some() && sent == 0 && !shared {
             let _ = self.write_now(state, metrics);
         }
-        state.wake();
+        if !state.queue.is_empty() {
+            state.wake();
+        }
     }
 
     /// Queues each message on its own, less the `sent` bytes that are out.
-    fn queue(
-        &self,
-        state: &mut State,
-        slot: Slot,
-        batch: &Batch,
-        skip: usize,
-        mut sent: usize,
-        metrics: &Metrics,
-    ) {
-        for message in &batch.messages()[skip..] {
+    fn queue(&self, state: &mut State, offer: &Offer<'_>, mut sent: usize, metrics: &Metrics) {
+        let slot = offer.slot;
+        for message in &offer.batch.messages()[offer.skip..] {
             let publication = message.publication();
             let position = publication.position();
             state.advance(slot, position);
