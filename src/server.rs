@@ -136,9 +136,10 @@ impl Server {
         let io = TokioIo::new(Watched::new(socket, read, Arc::clone(&guard)));
         let peer = Peer { address, refused: place.refused, handover: (!http2).then(Handover::default) };
         if http2 {
-            self.serve_http2(io, peer, &guard).await;
+            // Boxed, so that a connection of one kind has no room for the other.
+            Box::pin(self.serve_http2(io, peer, &guard)).await;
         } else {
-            self.serve_http1(io, peer, &guard, place).await;
+            Box::pin(self.serve_http1(io, peer, &guard, place)).await;
         }
     }
 

@@ -6,7 +6,7 @@ use axum::{
     extract,
     response::{IntoResponse, Response},
 };
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 
 use super::{
     State,
@@ -39,7 +39,10 @@ pub async fn handle(
     let limit = state.config.limits.channels_per_connection;
     let request = SubscribeRequest::read(&head, limit, state.gateway.now_seconds())?;
     let transport = request.transport;
-    match serve(&state, head, request).await {
+    let (version, peer) = (head.version, head.extensions.get::<Peer>().cloned());
+    // A poll may be held for long, and so would be its head.
+    drop(head);
+    match serve(&state, version, peer.as_ref(), request).await {
         Err(fault) if transport == Transport::Sse && is_for_later(fault.code) => Ok(later()),
         answer => answer,
     }
@@ -58,21 +61,25 @@ fn is_for_later(code: Code) -> bool {
     )
 }
 
-async fn serve(state: &State, head: Parts, request: SubscribeRequest) -> Result<Response, Fault> {
-    let peer = head.extensions.get::<Peer>();
+async fn serve(
+    state: &State,
+    version: Version,
+    peer: Option<&Peer>,
+    request: SubscribeRequest,
+) -> Result<Response, Fault> {
     let permit = admit(state, peer)?;
-    let style = style(&request, head.version, peer);
+    let style = style(&request, version, peer);
     let mut session = Session::open(&state.gateway, style, permit);
     let mut channels = Vec::with_capacity(request.channels.len());
     for (channel, since) in request.channels.iter().zip(&request.since) {
         channels.push(session.attach(channel, since).await?);
     }
     if request.transport == Transport::Poll {
+        let document = poll::answer(&session, channels, request.wait, request.limit).await?;
         let mut headers = HeaderMap::new();
         name(&mut headers, &session);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        let document = poll::answer(&session, channels, request.wait, request.limit).await?;
         return Ok((headers, document).into_response());
     }
     stream(state, peer, session, channels, request)

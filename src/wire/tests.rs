@@ -225,7 +225,7 @@ fn chunked_and_plain_say_the_same() {
     type Make = fn(Framing) -> Bytes;
     let pieces: [Make; 3] =
         [sse::comment, |framing| sse::retry(1500, framing), |framing| sse::heartbeat_with_id("0-7", framing)];
-    let expected = [":\n\n", "retry: 1500\n\n", "id: 0-7\n\n"];
+    let expected = [":\n\n", "retry: 1500\n\n", ":\nid: 0-7\n\n"];
     for (make, expected) in pieces.iter().zip(expected) {
         assert_eq!(make(Framing::Plain), expected);
         assert_eq!(unchunk(&make(Framing::Chunked)), expected.as_bytes());

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import random
 import signal
 import socket
 import subprocess
@@ -16,11 +17,17 @@ BINARY = os.environ.get("TIDEGATE_BIN", str(ROOT / "target" / "release" / "tideg
 PATIENCE = 20
 
 
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as reservation:
-        reservation.bind(("127.0.0.1", 0))
-        return reservation.getsockname()[1]
+def free_ports() -> tuple[int, int]:
+    """Two ports that are free now, and not among those that the system gives to outgoing connections."""
+    while True:
+        ports = random.sample(range(10_000, 20_000), 2)
+        try:
+            for port in ports:
+                with socket.socket() as reservation:
+                    reservation.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        return ports[0], ports[1]
 
 
 def eventually(what: str, check):
@@ -36,7 +43,7 @@ class Gateway:
     """A started gateway."""
 
     def __init__(self, **keys: str):
-        public, internal = free_port(), free_port()
+        public, internal = free_ports()
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE_")}
         environment |= {
             "TIDEGATE_PUBLIC__LISTEN": f"127.0.0.1:{public}",

@@ -7,14 +7,19 @@ import { fileURLToPath } from 'node:url';
 
 const BINARY = process.env.TIDEGATE_BIN ?? fileURLToPath(new URL('../../target/release/tidegate', import.meta.url));
 
-/** A port that was free a moment ago. */
+/** A port that is free now, and not among those that the system gives to outgoing connections. */
 export async function freePort() {
-  const server = net.createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address();
-  server.close();
-  await once(server, 'close');
-  return port;
+  for (;;) {
+    const server = net.createServer();
+    const port = 10_000 + Math.floor(Math.random() * 10_000);
+    const free = await new Promise((resolve) => {
+      server.once('error', () => resolve(false)).listen(port, '127.0.0.1', () => resolve(true));
+    });
+    if (!free) continue;
+    server.close();
+    await once(server, 'close');
+    return port;
+  }
 }
 
 /** Asks `check` again and again until it gives something. */
@@ -30,7 +35,9 @@ export async function eventually(what, check, patience = 20_000) {
 
 /** Starts a gateway; `keys` are `TIDEGATE_…` variables. */
 export async function start(keys = {}) {
-  const [publicPort, internalPort] = [await freePort(), await freePort()];
+  const publicPort = await freePort();
+  let internalPort = await freePort();
+  while (internalPort === publicPort) internalPort = await freePort();
   const environment = Object.entries(process.env).filter(([name]) => !name.startsWith('TIDEGATE_'));
   const child = spawn(BINARY, [], {
     stdio: ['ignore', 'pipe', 'pipe'],

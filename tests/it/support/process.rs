@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener as Reservation};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -21,10 +22,17 @@ pub fn tidegate() -> Command {
     command
 }
 
-/// A port that was free a moment ago.
+/// A port that is free now, never given twice, and not among those that the system gives to
+/// outgoing connections: other tests open thousands of them.
 pub fn free_port() -> u16 {
-    let reservation = Reservation::bind("127.0.0.1:0").expect("binds");
-    reservation.local_addr().expect("an address").port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = u16::try_from(std::process::id() % 97).expect("small") * 100;
+    loop {
+        let port = 20_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000;
+        if Reservation::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// A process, ended with the test, and all that it said.
