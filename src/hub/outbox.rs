@@ -47,7 +47,7 @@ pub struct Outbox {
     state: Mutex<State>,
 }
 
-/// A channel's seat in the outbox, by its index in [`State::slots`].
+/// A channel's seat in the outbox, by its index in its list of channels.
 pub type Slot = usize;
 
 #[derive(Debug, Default)]
