@@ -3,6 +3,7 @@
 
 mod guard;
 mod listener;
+mod read_on;
 
 use std::{
     convert::Infallible,
@@ -32,6 +33,7 @@ use tower::ServiceExt as _;
 
 use self::guard::{Guard, Tracked, Watched};
 pub use self::listener::{BindError, Listener};
+use self::read_on::ReadOn;
 use crate::{
     admission::{Admission, Permit},
     drain::Readiness,
@@ -145,7 +147,9 @@ impl Server {
 
     async fn serve_http1(self, io: TokioIo<Watched>, peer: Peer, guard: &Arc<Guard>, place: Place) {
         let handover = peer.handover.clone().unwrap_or_default();
-        let service = service_fn(|request| Box::pin(self.answer(request, &peer, guard)));
+        let service = service_fn(|request: Request<Incoming>| {
+            Box::pin(self.answer(request.map(Body::new), &peer, guard))
+        });
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(HEAD_BUFFER);
         let mut connection = Box::pin(http.serve_connection(io, service));
@@ -188,7 +192,8 @@ impl Server {
     async fn serve_http2(self, io: TokioIo<Watched>, peer: Peer, guard: &Arc<Guard>) {
         let server = self.clone();
         let served = Arc::clone(guard);
-        let service = service_fn(move |request| {
+        let service = service_fn(move |request: Request<Incoming>| {
+            let request = request.map(|body| Body::new(ReadOn::new(body)));
             let (server, peer, guard) = (server.clone(), peer.clone(), Arc::clone(&served));
             async move { server.answer(request, &peer, &guard).await }
         });
@@ -218,7 +223,7 @@ impl Server {
 
     async fn answer(
         &self,
-        request: Request<Incoming>,
+        mut request: Request<Body>,
         peer: &Peer,
         guard: &Arc<Guard>,
     ) -> Result<Response<Tracked>, Infallible> {
@@ -229,7 +234,6 @@ impl Server {
             refusal.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             return Ok(refusal);
         }
-        let mut request = request.map(Body::new);
         let keeps_alive = request.version() == http::Version::HTTP_11;
         request.extensions_mut().insert(peer.clone());
         let mut response = match self.router.clone().oneshot(request).await {

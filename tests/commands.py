@@ -93,7 +93,7 @@ def run(command: str, beside: list[Beside]) -> None:
         command = command.replace("xdg-open", "curl --silent --show-error --fail --output /dev/null")
         done = subprocess.run(["bash", "-c", command], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=1200)
         assert done.returncode == 0, f"exit code {done.returncode}\n{done.stdout}{done.stderr}"
-        print(done.stdout, end="")
+        print("\n".join(f"    {line}" for line in done.stdout.splitlines()))
 
 
 def check(name: str, action) -> bool:
