@@ -20,8 +20,13 @@ lint:
     cargo clippy --workspace --all-targets -- -D warnings
     python3 tests/contract/check_openapi.py
 
-# Load a gateway on ports of its own; arguments go to `tidegate bench`
+# Measure everything against the floor and write docs/benchmarks.md; `--quick` for a look
 bench *args:
+    cargo build --release --workspace
+    python3 tools/bench.py {{args}}
+
+# Load a gateway on ports of its own; arguments go to `tidegate bench`
+load *args:
     #!/usr/bin/env bash
     set -euo pipefail
     cargo build --release --workspace
