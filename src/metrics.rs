@@ -309,9 +309,9 @@ impl Metrics {
         self.dropped(Dropped::Conflated, messages);
     }
 
-    /// So many bytes more wait for sockets, or fewer.
-    pub fn queued(&self, change: i64) {
-        self.send_queue.add(change);
+    /// So many bytes wait for sockets.
+    pub fn queued(&self, bytes: usize) {
+        self.send_queue.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// How far the end has come.

@@ -34,6 +34,8 @@ pub async fn ready(extract::State(state): extract::State<State>) -> Result<&'sta
 /// # Errors
 /// `internal` where a metric cannot be written.
 pub async fn metrics(extract::State(state): extract::State<State>) -> Result<Response, Fault> {
+    let connections = state.gateway.registry().all();
+    state.metrics.queued(connections.iter().map(|outbox| outbox.waiting()).sum());
     let text = state.metrics.render().map_err(|error| Fault::new(Code::Internal, error.to_string()))?;
     Ok(typed("text/plain; version=0.0.4; charset=utf-8", text))
 }
