@@ -215,10 +215,7 @@ impl CatchUp {
             }
             // A reader that takes all at once must not keep everybody else waiting.
             tokio::task::yield_now().await;
-            let after = self.outbox.position(self.slot).unwrap_or(self.page.top);
-            let since = Since::Position(after);
-            let next = self.gateway.read_on(&self.outbox, &self.topic, &since).await;
-            self.page = next.map_err(|_| Disconnect::Overloaded)?;
+            self.read_again().await.map_err(|_| Disconnect::Overloaded)?;
         }
     }
 
@@ -227,7 +224,7 @@ impl CatchUp {
         self.topic.go_live(self.key, self.gateway.metrics())
     }
 
-    /// Reads the first page anew, from where the channel stands.
+    /// Reads a page from where the channel stands.
     ///
     /// # Errors
     /// The broker's.
