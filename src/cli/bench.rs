@@ -19,9 +19,9 @@ mod stamp;
 mod stream;
 mod subscribers;
 mod tally;
+mod way;
 
 use std::{
-    fmt,
     net::Ipv4Addr,
     process::ExitCode,
     sync::Arc,
@@ -36,7 +36,9 @@ use self::{
     server::Usage,
     subscribers::Subscribers,
     tally::Tally,
+    way::Way,
 };
+use crate::transport_name::Transport;
 
 /// Usage errors, as everywhere in this program (sysexits.h, EX_USAGE).
 const USAGE: u8 = 64;
@@ -56,8 +58,8 @@ pub struct Bench {
     #[arg(long, default_value = "http://127.0.0.1:9000")]
     internal_url: String,
     /// How subscribers receive
-    #[arg(long, value_enum, default_value_t = Transport::Websocket)]
-    transport: Transport,
+    #[arg(long, value_enum, default_value_t = Way::Gateway(Transport::WebSocket))]
+    transport: Way,
     /// Subscribers
     #[arg(long, value_name = "N", default_value_t = 1000)]
     connections: u32,
@@ -100,17 +102,6 @@ pub struct Bench {
     /// Print the figures as JSON
     #[arg(long)]
     json: bool,
-}
-
-/// How subscribers receive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Transport {
-    Websocket,
-    Sse,
-    Ndjson,
-    Poll,
-    /// Bare HTTP requests to `tidegate-floor echo`
-    Echo,
 }
 
 impl Bench {
@@ -161,9 +152,9 @@ async fn phases(plan: Arc<Plan>, tally: Arc<Tally>) -> anyhow::Result<Report> {
         Progress::load(&plan).hold(plan.duration).await;
         report.idle = Some(Idle::new(plan.connections, empty, &watch.stop(&plan, None)?));
     } else {
-        let began = match plan.transport {
-            Transport::Echo => echo::run(&plan, &tally, &subscribers).await,
-            _ => {
+        let began = match plan.way {
+            Way::Echo => echo::run(&plan, &tally, &subscribers).await,
+            Way::Gateway(_) => {
                 Load::prepare(&plan, &tally)
                     .await
                     .map_err(anyhow::Error::msg)?
@@ -208,16 +199,4 @@ fn server_usage(plan: &Plan) -> std::io::Result<Option<Usage>> {
 
 fn client_cpu() -> std::io::Result<Duration> {
     server::cpu(&[std::process::id()])
-}
-
-impl fmt::Display for Transport {
-    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        to.write_str(match self {
-            Self::Websocket => "websocket",
-            Self::Sse => "sse",
-            Self::Ndjson => "ndjson",
-            Self::Poll => "poll",
-            Self::Echo => "echo",
-        })
-    }
 }

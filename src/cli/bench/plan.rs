@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Bench, Transport, stamp::STAMP_LENGTH};
+use super::{Bench, stamp::STAMP_LENGTH, way::Way};
 
 /// Descriptors beside the connections: the publishers, the runtime's own, standard streams.
 const RESERVE: u64 = 32;
@@ -18,7 +18,7 @@ pub struct Plan {
     /// Where publishers connect.
     pub internal: Endpoint,
     /// How subscribers receive.
-    pub transport: Transport,
+    pub way: Way,
     /// Subscribers.
     pub connections: u32,
     /// Channels that they are spread over.
@@ -105,7 +105,7 @@ impl Plan {
         Ok(Self {
             public: Endpoint::parse(&arguments.url)?,
             internal: Endpoint::parse(&arguments.internal_url)?,
-            transport: arguments.transport,
+            way: arguments.transport,
             connections: arguments.connections,
             channels: arguments.channels,
             prefix: arguments.channel.clone(),
@@ -159,7 +159,7 @@ impl Endpoint {
 
 fn pace(arguments: &Bench) -> Result<Pace, Refused> {
     let paced = arguments.rate.is_some() || arguments.in_flight.is_some() || arguments.one_at_a_time;
-    if arguments.transport == Transport::Echo && (paced || arguments.idle || arguments.messages.is_some()) {
+    if arguments.transport == Way::Echo && (paced || arguments.idle || arguments.messages.is_some()) {
         return Err(Refused::Echo);
     }
     match (arguments.rate, arguments.in_flight) {

@@ -6,10 +6,10 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::{
-    Transport,
     plan::{Pace, Plan},
     server::Usage,
     tally::Counts,
+    way::Way,
 };
 
 /// A finished run. Times are in microseconds, memory in bytes, rates by second.
@@ -122,13 +122,13 @@ impl Report {
     /// The head of a report, with the first phase in it.
     pub fn new(plan: &Plan, connecting: &Phase) -> Self {
         Self {
-            transport: plan.transport.to_string(),
+            transport: plan.way.to_string(),
             connections: plan.connections,
             channels: plan.channels,
             size: plan.size,
             pace: match plan.pace {
                 _ if plan.idle => "idle".to_owned(),
-                _ if plan.transport == Transport::Echo => "as fast as it answers".to_owned(),
+                _ if plan.way == Way::Echo => "as fast as it answers".to_owned(),
                 Pace::Open(rate) => format!("{rate} messages a second"),
                 Pace::Closed(in_flight) => format!("{in_flight} messages in flight"),
                 Pace::OneAtATime => "one message at a time".to_owned(),

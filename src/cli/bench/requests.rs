@@ -1,9 +1,10 @@
 //! What is asked of the server: the one file that knows its paths, so that another server needs no other change.
 
 use super::{
-    Transport,
     plan::{Endpoint, Plan},
+    way::Way,
 };
+use crate::transport_name::Transport;
 
 /// Any 16 bytes will do for a handshake between two parties that know each other.
 const WEBSOCKET_KEY: &str = "dGlkZWdhdGUtYmVuY2ghIQ==";
@@ -13,13 +14,13 @@ const HOLD: u32 = 55;
 /// Opens a stream.
 pub fn subscribe(plan: &Plan, channel: u32) -> Vec<u8> {
     let target = format!("/v1/subscribe?channel={}", plan.channel_name(channel));
-    let headers = match plan.transport {
-        Transport::Websocket => format!(
+    let headers = match plan.way {
+        Way::Gateway(Transport::WebSocket) => format!(
             "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {WEBSOCKET_KEY}\r\n"
         ),
-        Transport::Sse => "Accept: text/event-stream\r\n".to_owned(),
-        Transport::Ndjson => "Accept: application/x-ndjson\r\n".to_owned(),
-        Transport::Poll | Transport::Echo => String::new(),
+        Way::Gateway(Transport::Sse) => "Accept: text/event-stream\r\n".to_owned(),
+        Way::Gateway(Transport::Ndjson) => "Accept: application/x-ndjson\r\n".to_owned(),
+        Way::Gateway(Transport::Poll) | Way::Echo => String::new(),
     };
     get(&plan.public, &target, &headers)
 }

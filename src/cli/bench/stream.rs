@@ -13,14 +13,15 @@ use tokio::{
 };
 
 use super::{
-    Transport,
     answers::{self, Body},
     framing::Framing,
     requests,
     stamp::Scanner,
     subscribers::Seat,
     tally::{Books, Subscription},
+    way::Way,
 };
+use crate::transport_name::Transport;
 
 /// An accepted stream.
 pub struct Stream {
@@ -48,10 +49,10 @@ impl Stream {
                 return Err("closed without an answer".to_owned());
             }
         };
-        let mut framing = match (seat.plan.transport, head.status, head.body) {
-            (Transport::Websocket, 101, _) => Framing::websocket(),
-            (Transport::Sse | Transport::Ndjson, 200, Body::Chunked) => Framing::chunked(),
-            (Transport::Sse | Transport::Ndjson, 200, Body::Length(_)) => Framing::Plain,
+        let mut framing = match (seat.plan.way, head.status, head.body) {
+            (Way::Gateway(Transport::WebSocket), 101, _) => Framing::websocket(),
+            (Way::Gateway(Transport::Sse | Transport::Ndjson), 200, Body::Chunked) => Framing::chunked(),
+            (Way::Gateway(Transport::Sse | Transport::Ndjson), 200, Body::Length(_)) => Framing::Plain,
             (_, status, _) => return Err(answers::unwanted(status, &bytes[head.length..])),
         };
         // Nothing is published before all are connected: only the server's own words can follow the head.

@@ -10,14 +10,16 @@ use tokio::{
 };
 
 use super::{
-    Transport, echo,
+    echo,
     plan::Plan,
     poller::Poller,
     progress::Progress,
     stamp::Ledger,
     stream::Stream,
     tally::{Subscription, Tally},
+    way::Way,
 };
+use crate::transport_name::Transport;
 
 /// Handshakes under way at once: enough to keep a server busy, fewer than its backlog holds.
 const HANDSHAKES: usize = 256;
@@ -119,12 +121,12 @@ enum Subscriber {
 
 impl Subscriber {
     async fn open(seat: Seat) -> Result<Self, String> {
-        match seat.plan.transport {
-            Transport::Websocket | Transport::Sse | Transport::Ndjson => {
+        match seat.plan.way {
+            Way::Gateway(Transport::WebSocket | Transport::Sse | Transport::Ndjson) => {
                 Stream::open(seat).await.map(Self::Stream)
             }
-            Transport::Poll => Poller::open(seat).await.map(Self::Poller),
-            Transport::Echo => seat.connect().await.map(|socket| Self::Echo(seat, socket)),
+            Way::Gateway(Transport::Poll) => Poller::open(seat).await.map(Self::Poller),
+            Way::Echo => seat.connect().await.map(|socket| Self::Echo(seat, socket)),
         }
     }
 
