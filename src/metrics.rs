@@ -67,7 +67,7 @@ labels! {
     Dropped "reason" {
         /// A newer message of its channel took its place.
         Conflated "conflated",
-        /// The connection ended while it waited.
+        /// The connection ended while it waited. Its client may come back for it.
         Ended "ended",
     }
 
@@ -221,6 +221,9 @@ impl Metrics {
     /// A connection was refused.
     pub fn rejected(&self, reason: Rejection) {
         self.rejected.of(reason).inc();
+        if reason == Rejection::Rate {
+            self.rate_limited(RateScope::Connects);
+        }
     }
 
     /// Subscriptions of connected clients.

@@ -123,6 +123,7 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.subscriptions = Vec::new();
         self.gateway.registry().leave(self.id);
+        self.outbox.abandon(self.metrics());
         let transport = self.outbox.style().transport;
         self.metrics().closed(transport, self.reason, self.opened.elapsed());
     }

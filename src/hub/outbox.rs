@@ -21,7 +21,7 @@ use crate::{
     config::Namespace,
     disconnect::Disconnect,
     hub::Batch,
-    metrics::Metrics,
+    metrics::{Dropped, Metrics},
     position::{Advance, Position},
     socket::Socket,
     transport_name::Transport,
@@ -272,7 +272,7 @@ impl Outbox {
             return;
         }
         if reason == Disconnect::Slow {
-            state.drop_waiting();
+            metrics.dropped(Dropped::Ended, state.drop_waiting());
         }
         for bytes in last(state.first_position()) {
             state.push(bytes, None);
@@ -282,6 +282,15 @@ impl Outbox {
             let _ = self.write_now(&mut state, metrics);
         }
         state.wake();
+    }
+
+    /// The connection is over: what still waits leaves no more, and is counted.
+    pub fn abandon(&self, metrics: &Metrics) {
+        let waited = self.state.lock().abandon();
+        // The cursor of a poll's answer stands before what it did not take.
+        if self.style.transport != Transport::Poll {
+            metrics.dropped(Dropped::Ended, waited);
+        }
     }
 
     /// A message that waits has outlived the history, so that the client could not come back for it.

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 use crate::support::client::Document;
 use crate::support::sse_parser::{SseItem, SseParser};
-use crate::support::{PATIENCE, TestGateway, within};
+use crate::support::{PATIENCE, TestGateway, eventually, within};
 
 type Sender = SendRequest<Full<Bytes>>;
 
@@ -222,5 +222,39 @@ async fn a_slow_stream_over_http_2_delays_no_other_on_its_connection() {
         lines += std::str::from_utf8(frame.data_ref().expect("data")).expect("UTF-8");
     }
     gateway.until_subscribers("a", 0).await;
+    eventually("what waited is counted", async || {
+        let ended = [("reason", "ended")];
+        (gateway.metric("tidegate_messages_dropped_total", &ended).await > 0.0).then_some(())
+    })
+    .await;
     gateway.finish((stalled, fast, client)).await;
+}
+
+#[tokio::test]
+async fn streams_that_come_too_fast_are_refused_and_their_connection_lives_on() {
+    let gateway = TestGateway::start().with("limits.connects_per_second = 1").run().await;
+    // Takes the second's one place; each stream that subscribes needs another.
+    let mut client = connect(gateway.public).await;
+    let headers = [("accept", "application/x-ndjson")];
+    let (mut streams, mut refused) = (Vec::new(), 0);
+    while streams.is_empty() || refused == 0 {
+        let answer = send(&mut client, "GET", gateway.public, "/v1/subscribe?channel=a", &headers, "").await;
+        if answer.status() == 200 {
+            streams.push(answer.into_body());
+        } else {
+            assert_eq!(answer.status(), 503);
+            assert!(answer.headers()["retry-after"].to_str().expect("text").parse::<u64>().is_ok());
+            assert!(text(answer).await.contains("limits.connects_per_second"));
+            refused += 1;
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        assert!(streams.len() < 20 && refused < 200, "{} streams, {refused} refused", streams.len());
+    }
+    for (name, label) in [
+        ("tidegate_connections_rejected_total", ("reason", "rate")),
+        ("tidegate_rate_limited_total", ("scope", "connects")),
+    ] {
+        assert_eq!(gateway.metric(name, &[label]).await, f64::from(refused), "{name}");
+    }
+    gateway.finish((streams, client)).await;
 }

@@ -173,15 +173,80 @@ async fn a_message_larger_than_the_outbox_still_arrives() {
     gateway.finish(()).await;
 }
 
-#[tokio::test]
-async fn a_slow_readers_end_is_counted() {
-    let gateway = TestGateway::start().with("limits.outbox = '64KiB'").namespace("default", LONG).run().await;
-    let slow = Client::connect_with(gateway.public, Transport::Sse, "channel=a", stalled()).await;
-    publish_large(&gateway, "a", 1, 300).await;
-    gateway.until_subscribers("a", 0).await;
+/// Messages that were on their way to a client and did not reach it.
+async fn dropped(gateway: &TestGateway, reason: &str) -> f64 {
+    gateway.metric("tidegate_messages_dropped_total", &[("reason", reason)]).await
+}
+
+async fn until_nobody_is_connected(gateway: &TestGateway, transport: Transport) {
+    let label = [("transport", transport.name())];
     eventually("the gauge falls", async || {
-        (gateway.metric("tidegate_connections", &[("transport", "sse")]).await == 0.0).then_some(())
+        (gateway.metric("tidegate_connections", &label).await == 0.0).then_some(())
     })
     .await;
-    gateway.finish(slow).await;
+}
+
+each_stream! {
+    async fn a_slow_readers_end_is_counted(transport) {
+        let gateway = TestGateway::start().with("limits.outbox = '64KiB'").namespace("default", LONG).run().await;
+        let slow = Client::connect_with(gateway.public, transport, "channel=a", stalled()).await;
+        let total = 300;
+        publish_large(&gateway, "a", 1, total).await;
+        gateway.until_subscribers("a", 0).await;
+        // It reads nothing: what cannot leave is given up.
+        drop(slow);
+        until_nobody_is_connected(&gateway, transport).await;
+        assert_eq!(gateway.metric("tidegate_slow_consumers_total", &[("action", "disconnect")]).await, 1.0);
+        let ended = [("transport", transport.name()), ("reason", "slow")];
+        assert_eq!(gateway.metric("tidegate_connections_closed_total", &ended).await, 1.0);
+        // What came after its end never waited for it.
+        let dropped_ones = dropped(&gateway, "ended").await;
+        let delivered = gateway.metric("tidegate_deliveries_total", &[("transport", transport.name())]).await;
+        assert!(dropped_ones > 0.0 && delivered + dropped_ones <= total as f64, "{delivered} and {dropped_ones}");
+        gateway.finish(()).await;
+    }
+
+    async fn what_waited_for_a_client_that_went_is_counted(transport) {
+        let gateway = TestGateway::start().with("limits.outbox = '64MiB'").namespace("default", LONG).run().await;
+        let client = Client::connect_with(gateway.public, transport, "channel=a", stalled()).await;
+        let total = 400;
+        publish_large(&gateway, "a", 1, total).await;
+        assert!(gateway.metric("tidegate_send_queue_bytes", &[]).await > 0.0, "nothing waits");
+        assert_eq!(dropped(&gateway, "ended").await, 0.0, "what waits is not lost yet");
+        drop(client);
+        until_nobody_is_connected(&gateway, transport).await;
+        let delivered = gateway.metric("tidegate_deliveries_total", &[("transport", transport.name())]).await;
+        let dropped_ones = dropped(&gateway, "ended").await;
+        assert!(dropped_ones > 0.0 && delivered > 0.0, "{delivered} and {dropped_ones}");
+        assert_eq!(delivered + dropped_ones, total as f64, "each message is one or the other");
+        assert_eq!(dropped(&gateway, "conflated").await, 0.0);
+        gateway.finish(()).await;
+    }
+
+    async fn what_a_client_took_to_its_end_is_not_counted_as_dropped(transport) {
+        let gateway = TestGateway::start().run().await;
+        let mut client = Client::connect(&gateway, transport, "channel=a").await;
+        gateway.publish_numbers("a", 1, 20).await;
+        gateway.disconnect("channel", "a").await;
+        assert_eq!(client.numbers(20).await, (1..=20).collect::<Vec<_>>());
+        client.end().await;
+        until_nobody_is_connected(&gateway, transport).await;
+        assert_eq!(dropped(&gateway, "ended").await, 0.0);
+        gateway.finish(client).await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_poll_leaves_to_the_next_one_is_not_dropped() {
+    let gateway = TestGateway::start().run().await;
+    let mut client = Client::connect(&gateway, Transport::Poll, "channel=a&limit=1").await;
+    let items: Vec<_> = (1..=5).map(|number| serde_json::json!({"channel": "a", "data": number})).collect();
+    let publish = async {
+        gateway.until_subscribers("a", 1).await;
+        gateway.batch(&serde_json::json!({"messages": items})).await.expect(202);
+    };
+    let (numbers, ()) = tokio::join!(client.numbers(5), publish);
+    assert_eq!(numbers, [1, 2, 3, 4, 5]);
+    assert_eq!(dropped(&gateway, "ended").await, 0.0);
+    gateway.finish(client).await;
 }

@@ -202,17 +202,29 @@ impl State {
         }
     }
 
-    /// Drops the messages that wait and leads the channels back to before them.
-    pub(super) fn drop_waiting(&mut self) {
+    /// Drops the messages that wait and leads the channels back to before them; how many there were.
+    pub(super) fn drop_waiting(&mut self) -> usize {
         let keep = usize::from(self.torn);
+        let mut dropped = 0;
         while self.queue.len() > keep {
             let Some(entry) = self.queue.pop_back() else { break };
             self.waiting -= entry.bytes.len();
-            if let Some(mark) = entry.message
-                && let Position::At(epoch, offset) = mark.position
-            {
+            let Some(mark) = entry.message else { continue };
+            dropped += 1;
+            if let Position::At(epoch, offset) = mark.position {
                 self.advance(mark.slot, Position::At(epoch, offset - 1));
             }
         }
+        dropped
+    }
+
+    /// Nothing leaves any more; how many messages waited.
+    pub(super) fn abandon(&mut self) -> usize {
+        self.sealed = true;
+        self.waiting = 0;
+        self.torn = false;
+        let queue = std::mem::take(&mut self.queue);
+        self.wake();
+        queue.iter().filter(|entry| entry.message.is_some()).count()
     }
 }

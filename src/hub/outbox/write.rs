@@ -96,7 +96,8 @@ impl Outbox {
             taken.push(entry.bytes.clone());
             state.written(n, self.style.transport, metrics);
         }
-        state.drop_waiting();
+        // Not lost: the cursor stands before them, and the next poll takes them.
+        let _ = state.drop_waiting();
         state.sealed = true;
         taken
     }
