@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::support::client::Options;
 use crate::support::raw::find;
 use crate::support::sse_parser::{SseItem, SseParser};
-use crate::support::{Client, Conn, TestGateway, Transport, eventually, within};
+use crate::support::{Answer, Client, Conn, TestGateway, Transport, eventually, within};
 
 #[tokio::test]
 async fn a_head_of_more_than_64_kib_is_431() {
@@ -59,6 +59,47 @@ async fn a_body_that_does_not_come_is_a_timeout() {
         assert!(conn.closed_within(Duration::from_secs(5)).await, "the connection cannot go on");
     }
     gateway.finish(()).await;
+}
+
+#[tokio::test]
+async fn a_body_that_trickles_gets_no_more_time_and_disturbs_nobody() {
+    let gateway = TestGateway::start().with("limits.body_timeout = '1s'").run().await;
+    let mut client = Client::connect(&gateway, Transport::Ndjson, "channel=a").await;
+    let mut number = 0;
+    for (path, framing, piece) in [
+        ("/v1/channels/trickle/messages", ("Content-Length", "100"), "x"),
+        ("/v1/channels/trickle/messages", ("Transfer-Encoding", "chunked"), "1\r\nx\r\n"),
+        ("/v1/messages", ("Content-Length", "100"), " "),
+        ("/v1/disconnect", ("Transfer-Encoding", "chunked"), "1\r\n \r\n"),
+    ] {
+        let mut conn = Conn::open(gateway.internal).await;
+        let bytes = conn.encode("POST", path, &[("Content-Type", "application/json"), framing], None);
+        conn.send(bytes).await;
+        let begun = Instant::now();
+        let mut drip = tokio::time::interval(Duration::from_millis(100));
+        let head = loop {
+            tokio::select! {
+                head = conn.try_head() => break head.expect("reads").expect("an answer"),
+                _ = drip.tick() => {}
+            }
+            assert!(begun.elapsed() < Duration::from_secs(8), "{path}: it may trickle for ever");
+            let _ = conn.try_send(piece).await;
+            number += 1;
+            gateway.publish("a", number.to_string()).await;
+            assert_eq!(client.numbers(1).await, [number]);
+        };
+        assert!(begun.elapsed() > Duration::from_millis(800), "{path}: {:?}", begun.elapsed());
+        let body = conn.body("POST", &head).await;
+        Answer { head, body }.problem(408, "timeout");
+        assert!(conn.closed_within(Duration::from_secs(5)).await, "{path}: the connection cannot go on");
+        // Nor is it read for ever.
+        while conn.try_send(piece).await.is_ok() {
+            drip.tick().await;
+            assert!(begun.elapsed() < Duration::from_secs(8), "{path}: it is still read");
+        }
+    }
+    assert_eq!(gateway.get("/v1/channels/trickle").await["messages"], 0);
+    gateway.finish(client).await;
 }
 
 #[tokio::test]
@@ -274,6 +315,76 @@ each_transport! {
             gateway.finish(()).await;
         }
     }
+}
+
+each_transport! {
+    async fn connections_that_come_too_fast_are_told_to_come_back(transport) {
+        let gateway = TestGateway::start().with("limits.connects_per_second = 1").run().await;
+        let address = gateway.public;
+        let mut inside = vec![Client::connect(&gateway, transport, "channel=a").await];
+        let refusal = loop {
+            match Client::open(address, transport, "channel=a", Options::default()).await {
+                Err(refusal) => break refusal,
+                // More than a second has passed: this machine is slow.
+                Ok(client) => inside.push(client),
+            }
+            assert!(inside.len() < 10, "nobody is refused");
+        };
+        assert!(refusal.head.closes(), "{:?}", refusal.head);
+        if transport == Transport::Sse {
+            assert_eq!(refusal.status(), 200);
+            let items = SseParser::default().push(&refusal.body);
+            assert!(matches!(items[..], [SseItem::Retry(_)]), "{items:?}");
+        } else {
+            let problem = refusal.problem(503, "overloaded");
+            assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("limits.connects_per_second")));
+            assert!(refusal.header("retry-after").expect("Retry-After").parse::<u64>().is_ok());
+        }
+        // Who is inside stays; a poll that goes on is no new connection.
+        gateway.publish("a", "1").await;
+        assert_eq!(inside[0].numbers(1).await, [1]);
+        assert_eq!(too_fast(&gateway).await, 1.0);
+        let late = eventually("a later one is served", async || {
+            Client::open(address, transport, "channel=a", Options::default()).await.ok()
+        })
+        .await;
+        gateway.finish((inside, late)).await;
+    }
+}
+
+/// Connections that were refused since they came too fast.
+async fn too_fast(gateway: &TestGateway) -> f64 {
+    let rejected = gateway.metric("tidegate_connections_rejected_total", &[("reason", "rate")]).await;
+    let limited = gateway.metric("tidegate_rate_limited_total", &[("scope", "connects")]).await;
+    assert_eq!(limited, rejected, "one event under two names");
+    assert_eq!(gateway.metric("tidegate_rate_limited_total", &[("scope", "commands")]).await, 0.0);
+    limited
+}
+
+#[tokio::test]
+async fn the_rate_of_connections_refills_evenly_and_backends_are_not_asked() {
+    let gateway = TestGateway::start().with("limits.connects_per_second = 2").run().await;
+    let begun = Instant::now();
+    let (mut inside, mut refused) = (Vec::new(), 0);
+    while begun.elapsed() < Duration::from_secs(3) {
+        match Client::open(gateway.public, Transport::Ndjson, "channel=a", Options::default()).await {
+            Ok(client) => inside.push(client),
+            Err(_) => refused += 1,
+        }
+        Conn::open(gateway.internal).await.get("/live", &[]).await.expect(200);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // A second's worth at once, and then two a second.
+    let most = 3.0 + 2.0 * begun.elapsed().as_secs_f64();
+    assert!(
+        inside.len() >= 5 && inside.len() as f64 <= most,
+        "{} of {}",
+        inside.len(),
+        inside.len() + refused
+    );
+    assert!(refused > 0);
+    assert_eq!(too_fast(&gateway).await, refused as f64);
+    gateway.finish(inside).await;
 }
 
 #[tokio::test]
