@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 
 use crate::{
     disconnect::Disconnect,
@@ -36,7 +37,8 @@ pub fn heartbeat(session: &Session) {
 }
 
 /// The work of a heartbeat with a fresh `id:`, where a channel has no message so far: the broker says of
-/// this second that it still is empty.
+/// this second that it still is empty. All are asked at once: a broker that is far away costs one way there
+/// and back, not one for each channel.
 pub(super) fn renewal(session: &Session) -> Option<Work> {
     let outbox = Arc::clone(session.outbox());
     let unused = session.subscriptions().iter().filter(|s| outbox.is_unused(s.slot()));
@@ -46,9 +48,10 @@ pub(super) fn renewal(session: &Session) -> Option<Work> {
     }
     let gateway = session.gateway().clone();
     Some(Box::pin(async move {
-        for (slot, channel) in unused {
-            if let Ok(Info { position: Position::Empty(second), .. }) = gateway.info(&channel).await {
-                outbox.still_empty(slot, second);
+        let questions = unused.iter().map(|(_, channel)| gateway.info(channel));
+        for ((slot, _), answer) in unused.iter().zip(join_all(questions).await) {
+            if let Ok(Info { position: Position::Empty(second), .. }) = answer {
+                outbox.still_empty(*slot, second);
             }
         }
         let framing = outbox.style().framing;

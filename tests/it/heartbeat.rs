@@ -93,6 +93,42 @@ async fn an_idle_event_stream_of_an_unused_channel_gets_fresh_ids() {
 }
 
 #[tokio::test]
+async fn a_fresh_id_renews_each_unused_channel_and_leaves_the_others() {
+    let gateway = quick().run().await;
+    let used = gateway.publish("used", "1").await.id;
+    let mut conn = Conn::open(gateway.public).await;
+    let target = "/v1/subscribe?channel=a&channel=used&channel=b&channel=c";
+    let bytes = conn.encode("GET", target, &[("Accept", "text/event-stream")], None);
+    conn.send(bytes).await;
+    let head = conn.head().await;
+    let mut body = raw::Body::after("GET", &head);
+    let mut parser = SseParser::default();
+    let begun = Instant::now();
+    let mut first = Vec::new();
+    loop {
+        let piece = within(Duration::from_secs(10), "a heartbeat", body.next(&mut conn)).await;
+        parser.push(&piece.expect("reads").expect("more"));
+        if parser.last_event_id.is_empty() {
+            continue;
+        }
+        let entries: Vec<&str> = parser.last_event_id.split(',').collect();
+        assert_eq!((entries.len(), entries[1]), (4, used.as_str()), "{entries:?}");
+        let seconds: Vec<u64> = [entries[0], entries[2], entries[3]]
+            .iter()
+            .map(|entry| entry.strip_prefix("0-").expect("empty").parse().expect("seconds"))
+            .collect();
+        if first.is_empty() {
+            first.clone_from(&seconds);
+        }
+        if seconds.iter().zip(&first).all(|(now, then)| now > then) {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(8), "not renewed: {entries:?}");
+    }
+    gateway.finish(conn).await;
+}
+
+#[tokio::test]
 async fn a_websocket_that_answers_no_ping_is_dropped() {
     let gateway = quick().run().await;
     let (mut conn, _) =
