@@ -116,6 +116,9 @@ mod tests {
         for (i, a) in Disconnect::ALL.iter().enumerate() {
             for b in &Disconnect::ALL[i + 1..] {
                 assert_ne!(a.label(), b.label());
+                if (a.close_code(), a.name()) == (b.close_code(), b.name()) {
+                    assert_eq!(a.close_code(), 1001, "{a:?} and {b:?}");
+                }
             }
         }
     }

@@ -67,6 +67,22 @@ codes! {
     ShuttingDown "shutting_down" "The server is shutting down",
 }
 
+impl Code {
+    /// Whether the server failed, rather than the request: the same request may do later. On HTTP it is a 5xx.
+    #[must_use]
+    pub fn is_the_servers(self) -> bool {
+        matches!(
+            self,
+            Self::Internal
+                | Self::TooManyConnections
+                | Self::Overloaded
+                | Self::BrokerUnavailable
+                | Self::BrokerUncertain
+                | Self::ShuttingDown
+        )
+    }
+}
+
 /// One thing that is wrong, with what a person needs to mend it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {

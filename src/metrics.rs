@@ -39,7 +39,7 @@ labels! {
         Message "message",
         /// `POST /v1/messages`.
         Batch "batch",
-        /// A WebSocket's command, or its raw frame.
+        /// A WebSocket's well-formed command, or its raw frame.
         WebSocket "websocket",
     }
 

@@ -174,6 +174,9 @@ mod tests {
         let ours: HashSet<(u16, &str)> =
             Code::ALL.iter().map(|code| (status(*code).as_u16(), code.as_str())).collect();
         assert_eq!(ours, written);
+        for code in Code::ALL {
+            assert_eq!(code.is_the_servers(), status(*code).is_server_error(), "{code:?}");
+        }
     }
 
     #[test]

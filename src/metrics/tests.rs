@@ -113,6 +113,8 @@ fn what_happens_is_counted_where_it_belongs() {
     metrics.publish_answered(Route::Batch, StatusClass::of(503));
     metrics.resumed(Recovery::Complete);
     metrics.replayed(7);
+    metrics.rejected(Rejection::Rate);
+    metrics.rejected(Rejection::Total);
     let text = metrics.render().unwrap();
     for line in [
         r#"tidegate_connections{transport="sse"} 1"#,
@@ -122,6 +124,8 @@ fn what_happens_is_counted_where_it_belongs() {
         r#"tidegate_publish_requests_total{code="5xx",route="batch"} 1"#,
         r#"tidegate_resumes_total{result="recovered"} 1"#,
         "tidegate_resume_messages_sum 7",
+        r#"tidegate_connections_rejected_total{reason="rate"} 1"#,
+        r#"tidegate_rate_limited_total{scope="connects"} 1"#,
     ] {
         assert!(text.contains(&format!("{line}\n")), "{line} is not in\n{text}");
     }
@@ -139,4 +143,10 @@ fn each_label_value_stands_at_its_index() {
     check::<Disconnect>();
     check::<GapReason>();
     check::<Rejection>();
+    check::<Route>();
+    check::<StatusClass>();
+    check::<Resume>();
+    check::<Dropped>();
+    check::<SlowAction>();
+    check::<RateScope>();
 }

@@ -12,10 +12,10 @@ use crate::{
     fault::{Code, Fault},
     gateway::Gateway,
     hub::{Outbox, Style},
-    metrics::RateScope,
+    metrics::{RateScope, Route, StatusClass},
     payload,
     position::{Position, Since},
-    publication::{Draft, Payload},
+    publication::{Draft, Payload, Receipt},
     session::{self, CatchUp, Session, resume_hint},
     wire::{
         Command, Object, Reference, Refusal, UnsubscribedCode, command,
@@ -243,7 +243,7 @@ fn publish(session: &Session, channel: Channel, draft: Draft, reference: Option<
     let (gateway, outbox) = (session.gateway().clone(), Arc::clone(session.outbox()));
     Box::pin(async move {
         let reference = reference.as_ref();
-        match gateway.publish(&channel, draft).await {
+        match counted_publish(&gateway, &channel, draft).await {
             Ok(receipt) => {
                 let (id, duplicate) = (receipt.position, receipt.duplicate);
                 answer(&gateway, &outbox, &Object::Published { channel: &channel, id, duplicate, reference });
@@ -252,6 +252,17 @@ fn publish(session: &Session, channel: Channel, draft: Draft, reference: Option<
         }
         Ok(None)
     })
+}
+
+async fn counted_publish(gateway: &Gateway, channel: &Channel, draft: Draft) -> Result<Receipt, Fault> {
+    let outcome = gateway.publish(channel, draft).await;
+    let class = match &outcome {
+        Ok(_) => StatusClass::Success,
+        Err(fault) if fault.code.is_the_servers() => StatusClass::ServerError,
+        Err(_) => StatusClass::ClientError,
+    };
+    gateway.metrics().publish_answered(Route::WebSocket, class);
+    outcome
 }
 
 fn answer(gateway: &Gateway, outbox: &Outbox, object: &Object<'_>) {
@@ -266,7 +277,7 @@ fn raw_publish(session: &Session, payload: Payload) -> Result<Option<Work>, Disc
     let (gateway, channel) = (session.gateway().clone(), subscription.channel().clone());
     let draft = Draft { payload, event: None, idempotency_key: None };
     Ok(Some(Box::pin(async move {
-        match gateway.publish(&channel, draft).await {
+        match counted_publish(&gateway, &channel, draft).await {
             Ok(_) => Ok(None),
             Err(fault) if fault.code == Code::MessageTooLarge => Err(Disconnect::TooBig),
             Err(_) => Err(Disconnect::Overloaded),

@@ -144,6 +144,9 @@ async fn problems_are_the_same_over_http_2() {
         assert_eq!(answer.status(), 431);
         text(answer).await;
     }
+    let after = send(&mut client, "GET", gateway.public, "/live", &[], "").await;
+    assert_eq!(after.status(), 200, "the connection lives on");
+    text(after).await;
     gateway.finish((client, backend)).await;
 }
 

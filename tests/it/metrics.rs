@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::support::gateway::series;
-use crate::support::{Client, TestGateway, Transport, eventually};
+use crate::support::raw::{TEXT, frame};
+use crate::support::{Client, Conn, TestGateway, Transport, eventually};
 
 /// All series without their values, but those of the process.
 fn names(text: &str) -> BTreeSet<String> {
@@ -126,5 +127,42 @@ async fn a_duplicate_is_no_publication() {
         gateway.post("a", &headers, "1").await.expect(202);
     }
     assert_eq!(gateway.metric("tidegate_publications_total", &[]).await, 1.0);
+    assert_eq!(gateway.metric("tidegate_publish_deduplicated_total", &[]).await, 2.0);
     gateway.finish(()).await;
+}
+
+#[tokio::test]
+async fn publish_requests_are_counted_by_the_way_they_came() {
+    let gateway = TestGateway::start().with("limits.message = '1KiB'").run().await;
+    let large = "x".repeat(1025);
+    gateway.publish("a", "1").await;
+    gateway.post("a", &[("Content-Type", "text/plain")], &large).await.problem(413, "message_too_large");
+    gateway.batch(&serde_json::json!({"messages": [{"channel": "a", "data": 1}]})).await.expect(202);
+    let mut client = Client::connect(&gateway, Transport::Websocket, "").await;
+    for data in ["1", "2", &large] {
+        client.send(format!(r#"{{"type":"publish","channel":"a","data":"{data}","ref":1}}"#)).await;
+        client.object().await;
+    }
+    client.send(r#"{"type":"ping","ref":1}"#).await;
+    client.object().await;
+    let mut raw = Client::connect(&gateway, Transport::Websocket, "channel=b").await;
+    let upgraded = Conn::open(gateway.public).await.upgrade("/v1/subscribe?channel=b&format=raw", &[]).await;
+    let (mut conn, _) = upgraded.expect("upgraded");
+    conn.send(frame(true, TEXT, b"raw")).await;
+    raw.message().await;
+    conn.send(frame(true, TEXT, large.as_bytes())).await;
+    assert_eq!(conn.close_frame().await.0, 1009);
+    for (route, code, count) in [
+        ("message", "2xx", 1.0),
+        ("message", "4xx", 1.0),
+        ("batch", "2xx", 1.0),
+        ("batch", "4xx", 0.0),
+        ("websocket", "2xx", 3.0),
+        ("websocket", "4xx", 2.0),
+        ("websocket", "5xx", 0.0),
+    ] {
+        let labels = [("route", route), ("code", code)];
+        assert_eq!(gateway.metric("tidegate_publish_requests_total", &labels).await, count, "{labels:?}");
+    }
+    gateway.finish((client, raw, conn)).await;
 }

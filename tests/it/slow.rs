@@ -126,7 +126,12 @@ each_stream! {
         for numbers in [&a, &b] {
             assert!(numbers.is_sorted_by(|one, other| one < other), "{numbers:?}");
         }
-        assert!(a.len() + b.len() < 800, "it was never slow");
+        let left_out = total as usize * 2 - a.len() - b.len();
+        assert!(left_out > 0, "it was never slow");
+        assert_eq!(dropped(&gateway, "conflated").await, left_out as f64, "each message left out is counted");
+        let action = |name| [("action", name)];
+        assert!(gateway.metric("tidegate_slow_consumers_total", &action("conflate")).await > 0.0);
+        assert_eq!(gateway.metric("tidegate_slow_consumers_total", &action("disconnect")).await, 0.0);
         // From here on it is like any other.
         publish_large(&gateway, "ticker:a", total + 1, total + 1).await;
         assert_eq!(number(&slow.message().await), total + 1);

@@ -330,11 +330,14 @@ async fn too_many_commands_are_read_more_slowly_and_all_answered() {
         assert_eq!(client.object().await.reference(), Some(number.to_string().as_str()));
     }
     assert!(begun.elapsed().as_millis() > 900, "150 commands at 50 a second took {:?}", begun.elapsed());
+    let held_back = gateway.metric("tidegate_rate_limited_total", &[("scope", "commands")]).await;
+    assert!((1.0..=100.0).contains(&held_back), "held back {held_back} times");
+    assert_eq!(gateway.metric("tidegate_rate_limited_total", &[("scope", "connects")]).await, 0.0);
     gateway.finish(client).await;
 }
 
 #[tokio::test]
-async fn a_connection_has_128_channels_and_no_more() {
+async fn a_connection_has_as_many_channels_as_configured_and_no_more() {
     let gateway = TestGateway::start()
         .with("limits.channels_per_connection = 3")
         .with("limits.commands_per_second = 1000")
