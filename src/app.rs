@@ -79,10 +79,10 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         readiness: readiness.clone(),
         public_url: public_url(public.iter().find_map(Listener::address)).into(),
     };
-    let server = |router, admission| Server {
+    let server = |router, admission, spare| Server {
         router,
         admission,
-        spare: Arc::new(Semaphore::new(reserve / 2)),
+        spare: Arc::new(Semaphore::new(spare)),
         metrics: Arc::clone(&metrics),
         readiness: readiness.clone(),
         header_timeout: config.limits.header_timeout,
@@ -91,8 +91,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     };
     let addresses = |listeners: &[Listener]| listeners.iter().map(Listener::address).collect();
     let (public_addresses, internal_addresses) = (addresses(&public), addresses(&internal));
-    let outside = server(http::public_router(state.clone()), Some(admission.clone()));
-    let inside = server(http::internal_router(state), None);
+    let outside = server(http::public_router(state.clone()), Some(admission.clone()), reserve / 2);
+    let inside = server(http::internal_router(state), None, backends(descriptors, reserve));
     let both = [(outside, public), (inside, internal)];
     for (server, listener) in both.into_iter().flat_map(|(s, ls)| ls.into_iter().map(move |l| (s.clone(), l)))
     {
@@ -161,6 +161,12 @@ fn descriptors() -> usize {
         Err(_) => limit.current,
     };
     granted.map_or(usize::MAX >> 8, |n| n as usize)
+}
+
+/// Connections that the internal listener holds at most. Nothing but this bounds it, so that clients who take
+/// all of `limits.connections` never keep a backend out; and half-open ones must leave room for the others.
+fn backends(descriptors: usize, reserve: usize) -> usize {
+    (descriptors / 4).max(reserve / 2)
 }
 
 /// Where a browser on this machine finds the public listener.
