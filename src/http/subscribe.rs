@@ -121,7 +121,7 @@ fn no_room(reason: Rejection) -> Fault {
             Code::TooManyConnections,
             "the limit of connections from this address is reached (limits.connections_per_address)",
         ),
-        Rejection::Rate => (Code::Overloaded, "connections come too fast (limits.connects_per_second)"),
+        Rejection::Rate => (Code::RateLimited, "connections come too fast (limits.connects_per_second)"),
         Rejection::Draining => (Code::ShuttingDown, "this server is shutting down"),
     };
     Fault::new(code, detail)

@@ -245,7 +245,7 @@ async fn streams_that_come_too_fast_are_refused_and_their_connection_lives_on() 
         if answer.status() == 200 {
             streams.push(answer.into_body());
         } else {
-            assert_eq!(answer.status(), 503);
+            assert_eq!(answer.status(), 429);
             assert!(answer.headers()["retry-after"].to_str().expect("text").parse::<u64>().is_ok());
             assert!(text(answer).await.contains("limits.connects_per_second"));
             refused += 1;

@@ -342,7 +342,7 @@ each_transport! {
             let items = SseParser::default().push(&refusal.body);
             assert!(matches!(items[..], [SseItem::Retry(_)]), "{items:?}");
         } else {
-            let problem = refusal.problem(503, "overloaded");
+            let problem = refusal.problem(429, "rate_limited");
             assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("limits.connects_per_second")));
             assert!(refusal.header("retry-after").expect("Retry-After").parse::<u64>().is_ok());
         }
