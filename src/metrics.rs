@@ -6,7 +6,8 @@ mod family;
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use prometheus::{IntCounter, IntGauge, Registry, TextEncoder, core::Collector};
+use prometheus::{Counter, IntCounter, IntGauge, Registry, TextEncoder, core::Collector};
+use tokio::runtime::RuntimeMetrics;
 
 use self::family::{By, Counts, Label, Metric, Seconds, label_of, labels};
 use crate::{
@@ -41,6 +42,12 @@ labels! {
         Batch "batch",
         /// A WebSocket's well-formed command, or its raw frame.
         WebSocket "websocket",
+    }
+
+    /// Who published a message.
+    Source "source" {
+        /// A client or backend of Tidegate's.
+        Tidegate "tidegate",
     }
 
     /// How a request was answered.
@@ -152,7 +159,7 @@ metrics! {
     /// Publishes answered with an earlier receipt, since their idempotency key was known.
     deduplicated: IntCounter = "tidegate_publish_deduplicated_total";
     /// Messages that came from the broker for this node's subscribers.
-    received: IntCounter = "tidegate_publications_received_total";
+    received: By<Source, IntCounter> = "tidegate_publications_received_total";
     /// Messages handed to clients' sockets.
     deliveries: By<Transport, IntCounter> = "tidegate_deliveries_total";
     /// Bytes of messages handed to clients' sockets, with their framing.
@@ -169,6 +176,8 @@ metrics! {
     resumes: By<Resume, IntCounter> = "tidegate_resumes_total";
     /// Messages of a history handed to a subscriber at once.
     resume_messages: Counts = "tidegate_resume_messages";
+    /// Subscriptions that are reading the history, on their way to what is live.
+    catching_up: IntGauge = "tidegate_catchup_inflight";
     /// Clients that read too slowly, by what was done.
     slow: By<SlowAction, IntCounter> = "tidegate_slow_consumers_total";
     /// Bytes that wait for clients' sockets.
@@ -177,13 +186,23 @@ metrics! {
     drain: IntGauge = "tidegate_drain_state";
     /// What rate limits held back.
     limited: By<RateScope, IntCounter> = "tidegate_rate_limited_total";
+    /// Worker threads of the runtime.
+    workers: IntGauge = "tidegate_tokio_workers";
+    /// Tasks of the runtime that have not ended.
+    tasks: IntGauge = "tidegate_tokio_alive_tasks";
+    /// Tasks that wait for any of the runtime's workers.
+    unassigned: IntGauge = "tidegate_tokio_global_queue_depth";
+    /// How long the runtime's workers were busy, all together.
+    busy: Counter = "tidegate_tokio_busy_seconds_total";
 }
 
 impl Metrics {
     fn register_process(&self) -> prometheus::Result<()> {
-        let version = [("version", env!("CARGO_PKG_VERSION"))];
-        let options = family::options("tidegate_build_info", "Always 1; the label says what runs.");
-        let build = IntGauge::with_opts(options.const_labels(family::pairs(version)))?;
+        // Whoever builds a release says the commit; a build from a source archive has none to say.
+        let commit = option_env!("TIDEGATE_COMMIT").unwrap_or("unknown");
+        let labels = [("version", env!("CARGO_PKG_VERSION")), ("commit", commit)];
+        let options = family::options("tidegate_build_info", "Always 1; the labels say what runs.");
+        let build = IntGauge::with_opts(options.const_labels(family::pairs(labels)))?;
         build.set(1);
         self.register(build)?;
         #[cfg(target_os = "linux")]
@@ -257,8 +276,8 @@ impl Metrics {
     }
 
     /// So many messages came from the broker.
-    pub fn received(&self, messages: usize) {
-        self.received.inc_by(messages as u64);
+    pub fn received(&self, source: Source, messages: usize) {
+        self.received.of(source).inc_by(messages as u64);
     }
 
     /// So many messages, in so many bytes, were handed to a socket; the oldest of them was published at
@@ -301,6 +320,12 @@ impl Metrics {
         self.resume_messages.observe(messages);
     }
 
+    /// Subscriptions that are reading the history.
+    #[must_use]
+    pub fn catching_up(&self) -> &IntGauge {
+        &self.catching_up
+    }
+
     /// A connection was ended since its client read too slowly.
     pub fn slow_disconnected(&self) {
         self.slow.of(SlowAction::Disconnect).inc();
@@ -315,6 +340,17 @@ impl Metrics {
     /// So many bytes wait for sockets.
     pub fn queued(&self, bytes: usize) {
         self.send_queue.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// How the runtime is doing at this scrape.
+    pub fn runtime(&self, runtime: &RuntimeMetrics) {
+        let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.workers.set(gauge(runtime.num_workers()));
+        self.tasks.set(gauge(runtime.num_alive_tasks()));
+        self.unassigned.set(gauge(runtime.global_queue_depth()));
+        let workers = 0..runtime.num_workers();
+        let busy: Duration = workers.map(|worker| runtime.worker_total_busy_duration(worker)).sum();
+        self.busy.inc_by((busy.as_secs_f64() - self.busy.get()).max(0.0));
     }
 
     /// How far the end has come.

@@ -200,6 +200,7 @@ impl CatchUp {
     /// # Errors
     /// Why the connection must end.
     pub async fn run(mut self) -> Result<(), Disconnect> {
+        let _in_flight = InFlight::new(&self.gateway);
         let mut first = true;
         loop {
             self.outbox.set_position(self.slot, self.page.start.after);
@@ -270,6 +271,22 @@ impl CatchUp {
         } else {
             Err(Disconnect::Gap)
         }
+    }
+}
+
+/// Counts a catch-up for as long as it lives.
+struct InFlight(Arc<Metrics>);
+
+impl InFlight {
+    fn new(gateway: &Gateway) -> Self {
+        gateway.metrics().catching_up().inc();
+        Self(Arc::clone(gateway.metrics()))
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.catching_up().dec();
     }
 }
 

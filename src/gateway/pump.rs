@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use tokio::sync::mpsc;
 
 use super::Gateway;
-use crate::{broker::BrokerEvent, channel::Channel, hub::Batch, wire::Prepared};
+use crate::{broker::BrokerEvent, channel::Channel, hub::Batch, metrics::Source, wire::Prepared};
 
 /// Events taken in one pass.
 const PASS: usize = 1024;
@@ -52,7 +52,7 @@ fn grouped(pass: &mut Vec<BrokerEvent>) -> HashMap<Channel, Group> {
 
 async fn broadcast(gateway: &Gateway, channel: &Channel, group: Group) {
     let metrics = gateway.metrics();
-    metrics.received(group.messages.len());
+    metrics.received(Source::Tidegate, group.messages.len());
     let Some(topic) = gateway.hub().topic(channel) else {
         return;
     };

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, marker::PhantomData, time::Duration};
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, Opts, Registry};
+use prometheus::{Counter, Histogram, HistogramOpts, IntCounter, IntGauge, Opts, Registry};
 
 /// Upper bounds in seconds: half a millisecond to ten seconds, 12 of them.
 const SECONDS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0];
@@ -126,6 +126,14 @@ impl<L: Label, M: Metric> Metric for By<L, M> {
 }
 
 impl Metric for IntCounter {
+    fn register(options: Opts, registry: &Registry) -> prometheus::Result<Self> {
+        let counter = Self::with_opts(options)?;
+        registry.register(Box::new(counter.clone()))?;
+        Ok(counter)
+    }
+}
+
+impl Metric for Counter {
     fn register(options: Opts, registry: &Registry) -> prometheus::Result<Self> {
         let counter = Self::with_opts(options)?;
         registry.register(Box::new(counter.clone()))?;

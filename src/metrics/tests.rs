@@ -7,6 +7,7 @@ use super::*;
 /// What dashboards and alerts rely on; `process_*` apart.
 const NAMES: &[&str] = &[
     "tidegate_build_info gauge",
+    "tidegate_catchup_inflight gauge",
     "tidegate_channels gauge",
     "tidegate_connection_duration_seconds histogram",
     "tidegate_connections gauge",
@@ -31,6 +32,10 @@ const NAMES: &[&str] = &[
     "tidegate_send_queue_bytes gauge",
     "tidegate_slow_consumers_total counter",
     "tidegate_subscriptions gauge",
+    "tidegate_tokio_alive_tasks gauge",
+    "tidegate_tokio_busy_seconds_total counter",
+    "tidegate_tokio_global_queue_depth gauge",
+    "tidegate_tokio_workers gauge",
 ];
 
 fn series(text: &str) -> BTreeSet<String> {
@@ -95,7 +100,8 @@ fn nothing_appears_that_was_not_there_at_zero() {
         metrics.published(&receipt, metrics.publish_timer());
     }
     metrics.replayed(1_000_000);
-    metrics.received(1);
+    metrics.catching_up().inc();
+    Source::ALL.iter().for_each(|source| metrics.received(*source, 1));
     metrics.fanned_out(1_000_000);
     metrics.subscriptions().inc();
     metrics.topics().inc();
@@ -115,8 +121,11 @@ fn what_happens_is_counted_where_it_belongs() {
     metrics.replayed(7);
     metrics.rejected(Rejection::Rate);
     metrics.rejected(Rejection::Total);
+    metrics.received(Source::Tidegate, 3);
     let text = metrics.render().unwrap();
     for line in [
+        concat!(r#"tidegate_build_info{commit="unknown",version=""#, env!("CARGO_PKG_VERSION"), r#""} 1"#),
+        r#"tidegate_publications_received_total{source="tidegate"} 3"#,
         r#"tidegate_connections{transport="sse"} 1"#,
         r#"tidegate_connections{transport="poll"} 0"#,
         r#"tidegate_connections_closed_total{reason="slow",transport="sse"} 1"#,
@@ -130,6 +139,20 @@ fn what_happens_is_counted_where_it_belongs() {
         assert!(text.contains(&format!("{line}\n")), "{line} is not in\n{text}");
     }
     assert_eq!(metrics.connected(), 1);
+}
+
+#[tokio::test]
+async fn the_runtime_is_looked_at_again_with_each_scrape() {
+    let metrics = Metrics::new().unwrap();
+    let runtime = tokio::runtime::Handle::current().metrics();
+    let task = tokio::spawn(std::future::pending::<()>());
+    metrics.runtime(&runtime);
+    assert_eq!((metrics.workers.get(), metrics.tasks.get()), (1, 1));
+    task.abort();
+    assert!(task.await.is_err());
+    metrics.runtime(&runtime);
+    assert_eq!(metrics.tasks.get(), 0);
+    assert!(metrics.busy.get() <= runtime.worker_total_busy_duration(0).as_secs_f64());
 }
 
 #[test]

@@ -154,9 +154,17 @@ each_stream! {
         let gateway = TestGateway::start().with("limits.outbox = '64KiB'").namespace("default", LONG).run().await;
         publish_large(&gateway, "a", 1, 300).await;
         let mut client = Client::connect_with(gateway.public, transport, "channel=a&since=earliest", stalled()).await;
+        let catching_up = async |count: f64| {
+            eventually("the catch-up is counted", async || {
+                (gateway.metric("tidegate_catchup_inflight", &[]).await == count).then_some(())
+            })
+            .await;
+        };
+        catching_up(1.0).await;
         for wanted in 1..=300 {
             assert_eq!(number(&client.message().await), wanted);
         }
+        catching_up(0.0).await;
         gateway.finish(client).await;
     }
 }
