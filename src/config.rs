@@ -184,7 +184,9 @@ impl Sources {
     /// The file and what names it.
     fn file(&self) -> Option<(&'static str, PathBuf)> {
         let from_flag = self.file.clone().map(|path| ("--config", path));
-        let variable = self.env.iter().find(|(name, _)| name == layers::FILE_VARIABLE);
+        // Where a deployment leaves it empty, it names no file.
+        let names_file = |(name, path): &&(String, String)| name == layers::FILE_VARIABLE && !path.is_empty();
+        let variable = self.env.iter().find(names_file);
         from_flag.or_else(|| variable.map(|(_, path)| (layers::FILE_VARIABLE, path.into())))
     }
 }

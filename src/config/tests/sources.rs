@@ -40,6 +40,7 @@ fn flags_stand_above_the_environment_and_that_above_the_file() {
     sources.file = None;
     let error = Config::load(&sources).unwrap_err().to_string();
     assert!(error.starts_with("TIDEGATE_CONFIG: cannot read /nowhere/at/all: "), "{error}");
+    assert_eq!(env(&[(layers::FILE_VARIABLE, "")]).unwrap().file, None);
 }
 
 #[test]
