@@ -9,9 +9,12 @@ mod subscribe;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser};
+use clap::{CommandFactory as _, Parser, error::ErrorKind};
 
-use self::config::{ConfigCommand, ConfigFlags};
+use self::{
+    config::{ConfigCommand, ConfigFlags},
+    subscribe::Follower,
+};
 
 /// Exit code of a bad command line or configuration (`EX_USAGE`).
 const USAGE: u8 = 64;
@@ -22,7 +25,7 @@ const USAGE: u8 = 64;
 /// Without a subcommand it serves. Without configuration it keeps messages in memory, listens on loopback
 /// only (clients on 127.0.0.1:8000, backends on 127.0.0.1:9000) and prints three commands to try.
 #[derive(Debug, Parser)]
-#[command(version, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
+#[command(version, after_help = EXAMPLES)]
 struct Cli {
     #[command(flatten)]
     flags: ConfigFlags,
@@ -64,13 +67,29 @@ pub fn main() -> ExitCode {
             return if error.use_stderr() { USAGE.into() } else { ExitCode::SUCCESS };
         }
     };
-    match cli.command {
-        None => serve::run(cli.flags),
-        Some(Command::Config(command)) => config::run(command),
-        Some(Command::Publish(command)) => run_client(publish::run(command)),
-        Some(Command::Subscribe(command)) => run_client(subscribe::run(command)),
-        Some(Command::Bench(command)) => command.run(),
+    let command = match cli.command {
+        None => return serve::run(cli.flags),
+        Some(Command::Config(command)) => return config::run(command, cli.flags),
+        Some(client) => client,
+    };
+    if cli.flags.are_given() {
+        return refuse("--config, --set and --insecure are for the gateway and for `tidegate config`");
     }
+    match command {
+        Command::Config(command) => config::run(command, ConfigFlags::default()),
+        Command::Publish(args) => run_client(publish::run(args)),
+        Command::Subscribe(args) => match Follower::new(args) {
+            Ok(follower) => run_client(follower.follow()),
+            Err(sentence) => refuse(&sentence),
+        },
+        Command::Bench(bench) => bench.run(),
+    }
+}
+
+/// Says what is wrong with the command line, as clap does.
+fn refuse(sentence: &str) -> ExitCode {
+    let _ = Cli::command().error(ErrorKind::ValueValidation, sentence).print();
+    USAGE.into()
 }
 
 /// Runs a client to its end, or until a person has seen enough.
@@ -96,8 +115,23 @@ fn run_client(client: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
     }
 }
 
-/// The definition of the command line, for tests of its help.
-#[must_use]
-pub fn definition() -> clap::Command {
-    Cli::command()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(command: &clap::Command) {
+        let name = command.get_name();
+        assert!(command.get_about().is_some(), "{name} says nothing of itself");
+        for argument in command.get_arguments() {
+            assert!(argument.get_help().is_some(), "{name} {} has no help", argument.get_id());
+        }
+        command.get_subcommands().for_each(check);
+    }
+
+    #[test]
+    fn every_command_and_argument_has_its_help() {
+        let command = Cli::command();
+        command.clone().debug_assert();
+        check(&command);
+    }
 }

@@ -38,10 +38,9 @@ use self::{
     tally::Tally,
     way::Way,
 };
+use super::USAGE;
 use crate::transport_name::Transport;
 
-/// Usage errors, as everywhere in this program (sysexits.h, EX_USAGE).
-const USAGE: u8 = 64;
 /// For the server to come to rest between two phases.
 const REST: Duration = Duration::from_millis(300);
 

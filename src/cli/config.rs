@@ -6,6 +6,7 @@ use std::{
     process::ExitCode,
 };
 
+use super::USAGE;
 use crate::config::{self, Config, ConfigError, Loaded, Sources};
 
 /// Where the configuration comes from.
@@ -23,6 +24,21 @@ pub struct ConfigFlags {
 }
 
 impl ConfigFlags {
+    /// Whether any of them is.
+    pub fn are_given(&self) -> bool {
+        self.config.is_some() || !self.set.is_empty() || self.insecure
+    }
+
+    /// These, which stand before the command, and those behind it, which count for more.
+    fn and(mut self, behind: Self) -> Self {
+        self.set.extend(behind.set);
+        Self {
+            config: behind.config.or(self.config),
+            set: self.set,
+            insecure: self.insecure || behind.insecure,
+        }
+    }
+
     /// The configuration of these flags, the environment and the file.
     pub fn load(self) -> Result<Loaded, ConfigError> {
         Config::load(&Sources::with_environment(self.config, self.set, self.insecure)?)
@@ -40,9 +56,9 @@ pub enum ConfigCommand {
     Schema,
 }
 
-/// Runs the command and reports a fault on standard error.
-pub fn run(command: ConfigCommand) -> ExitCode {
-    match output(command) {
+/// Runs the command and reports a fault on standard error. `before` are the flags before its name.
+pub fn run(command: ConfigCommand, before: ConfigFlags) -> ExitCode {
+    match output(command, before) {
         // Who pipes into `head` has read enough; there is nobody to tell.
         Ok(text) => match writeln!(io::stdout(), "{}", text.trim_end()) {
             Ok(()) => ExitCode::SUCCESS,
@@ -50,15 +66,15 @@ pub fn run(command: ConfigCommand) -> ExitCode {
         },
         Err(fault) => {
             eprintln!("tidegate: {fault}");
-            ConfigError::EXIT_CODE.into()
+            USAGE.into()
         }
     }
 }
 
-fn output(command: ConfigCommand) -> Result<String, ConfigError> {
+fn output(command: ConfigCommand, before: ConfigFlags) -> Result<String, ConfigError> {
     match command {
-        ConfigCommand::Check(flags) => check(flags),
-        ConfigCommand::Print(flags) => flags.load().and_then(|loaded| print(&loaded)),
+        ConfigCommand::Check(flags) => check(before.and(flags)),
+        ConfigCommand::Print(flags) => before.and(flags).load().and_then(|loaded| print(&loaded)),
         ConfigCommand::Schema => Ok(format!("{:#}", config::schema())),
     }
 }
@@ -92,18 +108,34 @@ mod tests {
 
     #[test]
     fn check_says_ok_or_the_fault() {
-        let good = output(ConfigCommand::Check(flags(&[], false))).unwrap();
+        let good = output(ConfigCommand::Check(flags(&[], false)), ConfigFlags::default()).unwrap();
         assert!(good.starts_with("ok: no file"), "{good}");
-        let fault = output(ConfigCommand::Check(flags(&["limits.outbox=0"], false))).unwrap_err();
+        let fault = output(ConfigCommand::Check(flags(&["limits.outbox=0"], false)), ConfigFlags::default())
+            .unwrap_err();
         assert!(fault.to_string().starts_with("--set limits.outbox: "), "{fault}");
         let missing = ConfigFlags { config: Some("/nowhere/at/all".into()), ..ConfigFlags::default() };
-        let fault = output(ConfigCommand::Check(missing)).unwrap_err().to_string();
+        let fault = output(ConfigCommand::Check(missing), ConfigFlags::default()).unwrap_err().to_string();
         assert!(fault.starts_with("--config: cannot read /nowhere/at/all: "), "{fault}");
     }
 
     #[test]
+    fn flags_may_stand_before_the_command_and_behind_it() {
+        let before = flags(&["limits.outbox=1KiB", "limits.frame=2KiB"], true);
+        let behind = ConfigCommand::Print(flags(&["limits.frame=3KiB"], false));
+        let config = Config::from_toml(&output(behind, before).unwrap()).unwrap();
+        assert_eq!((config.limits.outbox, config.limits.frame), (1024, 3072));
+        let named = |name: &str| ConfigFlags { config: Some(name.into()), ..ConfigFlags::default() };
+        for (before, behind) in [(named("/x"), flags(&[], false)), (named("/y"), named("/x"))] {
+            let fault = output(ConfigCommand::Check(behind), before).unwrap_err().to_string();
+            assert!(fault.starts_with("--config: cannot read /x: "), "{fault}");
+        }
+    }
+
+    #[test]
     fn print_is_toml_and_tells_of_insecure() {
-        let printed = output(ConfigCommand::Print(flags(&["limits.outbox=1KiB"], true))).unwrap();
+        let printed =
+            output(ConfigCommand::Print(flags(&["limits.outbox=1KiB"], true)), ConfigFlags::default())
+                .unwrap();
         assert!(printed.starts_with("# --insecure is given"), "{printed}");
         let config = Config::from_toml(&printed).unwrap();
         assert_eq!(config.limits.outbox, 1024);
@@ -112,7 +144,7 @@ mod tests {
     #[test]
     fn schema_is_json() {
         let schema: serde_json::Value =
-            serde_json::from_str(&output(ConfigCommand::Schema).unwrap()).unwrap();
+            serde_json::from_str(&output(ConfigCommand::Schema, ConfigFlags::default()).unwrap()).unwrap();
         assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
     }
 }

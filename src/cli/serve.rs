@@ -8,10 +8,9 @@ use std::{
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::config::ConfigFlags;
+use super::{USAGE, config::ConfigFlags};
 use crate::{
     app::{self, Running},
-    config::ConfigError,
     drain::Pace,
     telemetry,
 };
@@ -22,7 +21,7 @@ pub(super) fn run(flags: ConfigFlags) -> ExitCode {
         Ok(loaded) => loaded,
         Err(fault) => {
             eprintln!("tidegate: {fault}");
-            return ConfigError::EXIT_CODE.into();
+            return USAGE.into();
         }
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();

@@ -17,7 +17,11 @@ use self::{
     object::Object,
 };
 use super::client::Url;
-use crate::{channel::Channel, transport_name::Transport};
+use crate::{
+    channel::Channel,
+    position::{Since, SinceError},
+    transport_name::Transport,
+};
 
 /// The first wait before coming back where the gateway did not say how long; doubled each time.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
@@ -38,8 +42,8 @@ pub(super) struct Args {
     #[arg(long, default_value = "websocket")]
     transport: Transport,
     /// latest, earliest, last:N or a position; a list with commas gives one for each channel
-    #[arg(long, default_value = "latest")]
-    since: String,
+    #[arg(long, value_delimiter = ',', value_parser = since, default_value = "latest")]
+    since: Vec<String>,
     /// The gateway's public listener
     #[arg(long, value_name = "URL", env = "TIDEGATE_URL", default_value = "http://127.0.0.1:8000")]
     url: Url,
@@ -75,7 +79,7 @@ impl<E: Into<anyhow::Error>> From<E> for End {
 }
 
 /// What outlives a connection.
-struct Follower {
+pub(super) struct Follower {
     url: Url,
     transport: Transport,
     format: Format,
@@ -86,26 +90,27 @@ struct Follower {
     failures: u32,
 }
 
-/// Follows until nobody reads standard output, or until the gateway says not to come back.
-///
-/// # Errors
-/// The gateway's refusal.
-pub(super) async fn run(args: Args) -> anyhow::Result<()> {
-    Follower::new(args)?.follow().await
+/// An entry of `--since` as it was given, if it is one.
+fn since(entry: &str) -> Result<String, SinceError> {
+    entry.parse::<Since>().map(|_| entry.to_owned())
 }
 
 impl Follower {
-    fn new(args: Args) -> anyhow::Result<Self> {
-        let cursor: Vec<String> = match args.since.split(',').collect::<Vec<_>>().as_slice() {
-            [one] => vec![(*one).to_owned(); args.channels.len()],
-            list => list.iter().map(|entry| (*entry).to_owned()).collect(),
+    /// What these arguments ask for.
+    ///
+    /// # Errors
+    /// What the gateway would refuse, as a sentence.
+    pub(super) fn new(args: Args) -> Result<Self, String> {
+        let count = args.channels.len();
+        if let Some(twice) = (1..count).find(|&n| args.channels[..n].contains(&args.channels[n])) {
+            return Err(format!("the channel {} is named twice", args.channels[twice]));
+        }
+        let is_keyword = |entry: &String| !matches!(entry.parse(), Ok(Since::Position(_)));
+        let cursor = match args.since.as_slice() {
+            [one] if is_keyword(one) => vec![one.clone(); count],
+            list if list.len() == count => args.since,
+            list => return Err(format!("--since has {} entries for {count} channels", list.len())),
         };
-        anyhow::ensure!(
-            cursor.len() == args.channels.len(),
-            "--since has {} entries for {} channels",
-            cursor.len(),
-            args.channels.len()
-        );
         Ok(Self {
             url: args.url,
             transport: args.transport,
@@ -116,7 +121,11 @@ impl Follower {
         })
     }
 
-    async fn follow(&mut self) -> anyhow::Result<()> {
+    /// Follows until nobody reads standard output, or until the gateway says not to come back.
+    ///
+    /// # Errors
+    /// The gateway's refusal.
+    pub(super) async fn follow(mut self) -> anyhow::Result<()> {
         loop {
             match self.connection().await {
                 Err(End::Unread) => return Ok(()),
@@ -235,11 +244,11 @@ fn say(line: &str) {
 mod tests {
     use super::*;
 
-    fn follower(channels: &str, since: &str) -> anyhow::Result<Follower> {
+    fn follower(channels: &str, since: &str) -> Result<Follower, String> {
         Follower::new(Args {
             channels: channels.split(' ').map(|name| name.parse().unwrap()).collect(),
             transport: Transport::Sse,
-            since: since.into(),
+            since: since.split(',').map(str::to_owned).collect(),
             url: "http://127.0.0.1:8000".parse().unwrap(),
             format: Format::Json,
         })
@@ -267,9 +276,18 @@ mod tests {
     }
 
     #[test]
-    fn a_list_must_have_an_entry_for_each_channel() {
-        assert!(follower("a b", "latest,aaaaaa-1").is_ok());
-        assert!(follower("a b", "aaaaaa-1,aaaaaa-2,latest").is_err());
+    fn what_the_gateway_would_refuse_is_wrong_usage() {
+        for (channels, since, accepted) in [
+            ("a b", "latest,aaaaaa-1", true),
+            ("a b", "last:3", true),
+            ("a", "aaaaaa-1", true),
+            ("a b", "aaaaaa-1,aaaaaa-2,latest", false),
+            ("a b", "aaaaaa-1", false),
+            ("a", "latest,latest", false),
+            ("a b a", "latest", false),
+        ] {
+            assert_eq!(follower(channels, since).is_ok(), accepted, "{channels} {since}");
+        }
     }
 
     #[test]

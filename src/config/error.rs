@@ -128,11 +128,6 @@ pub enum ConfigError {
     Unprintable(#[from] toml::ser::Error),
 }
 
-impl ConfigError {
-    /// What the process exits with: `EX_USAGE` of sysexits.h.
-    pub const EXIT_CODE: u8 = 64;
-}
-
 fn hint(nearest: Option<&str>) -> String {
     nearest.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
 }

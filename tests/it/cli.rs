@@ -95,6 +95,12 @@ async fn wrong_usage_is_64() {
         &["publish"],
         &["subscribe"],
         &["subscribe", "a", "--transport", "smoke"],
+        &["subscribe", "a", "--since", "yesterday"],
+        &["subscribe", "a", "--since", ""],
+        &["subscribe", "a", "b", "--since", "aaaaaa-1"],
+        &["subscribe", "a", "a"],
+        &["publish", "a b", "x"],
+        &["--config", "tidegate.toml", "publish", "a", "x"],
         &["config"],
         &["config", "dance"],
     ] {
@@ -179,8 +185,11 @@ async fn a_good_configuration_passes_and_is_printed_with_its_origins() {
         "[limits]\nmessage = '100KiB'\n[[namespaces]]\nname = 'orders'\nhistory_messages = 5\n",
     );
     let shown = path.to_str().expect("UTF-8").to_owned();
-    let (code, said) = tidegate_with(&["config", "check", "--config", &shown]).await;
-    assert_eq!(code, 0, "{said}");
+    for arguments in [["config", "check", "--config", &shown], ["--config", &shown, "config", "check"]] {
+        let (code, said) = tidegate_with(&arguments).await;
+        assert_eq!(code, 0, "{said}");
+        assert!(said.contains("good.toml"), "{said}");
+    }
     let mut command = tidegate();
     command.args(["config", "print", "--config", &shown]).env("TIDEGATE_SESSIONS__HEARTBEAT", "20s");
     let (code, said) = run(command).await;
@@ -340,6 +349,11 @@ async fn publish_fails_with_1_where_it_is_not_accepted_and_64_where_it_cannot_be
     let served = Served::start(&[], &[]).await;
     let (code, said) = tidegate_with(&["publish", "a b", "x", "--url", &url(served.internal)]).await;
     assert_eq!(code, 64, "what is wrong is seen before anything is sent: {said}");
+    let not_json =
+        ["publish", "a", "{", "--content-type", "application/json", "--url", &url(served.internal)];
+    let (code, said) = tidegate_with(&not_json).await;
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("line 1"), "{said}");
     let nobody = format!("http://127.0.0.1:{}", free_port());
     let (code, said) = tidegate_with(&["publish", "a", "x", "--url", &nobody]).await;
     assert_eq!(code, 1, "{said}");
