@@ -110,7 +110,8 @@ impl Rules {
 fn host_refused(host: Option<&str>, origin: Option<&str>) -> Fault {
     let detail = format!(
         "the host {} (asked for by the origin {}) is neither loopback nor an address, and no credentials are \
-         configured: use the address, configure credentials, or start with --insecure",
+         configured: use the address, where a proxy stands between let it pass the host on (nginx: \
+         `proxy_set_header Host $host`), configure credentials, or start with --insecure",
         host.map_or("(none)".to_owned(), shown),
         origin.map_or("(none)".to_owned(), shown),
     );
