@@ -29,11 +29,11 @@ impl Readiness {
     /// Why load balancers should not send anybody here, if they should not.
     ///
     /// # Errors
-    /// The reason, a word.
+    /// The reason, a sentence.
     pub fn state(&self) -> Result<(), &'static str> {
         match self.0.load(Ordering::Relaxed) {
             0 => Ok(()),
-            _ => Err("shutting_down"),
+            _ => Err("the gateway is shutting down; send new connections elsewhere"),
         }
     }
 

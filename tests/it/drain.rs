@@ -28,6 +28,8 @@ each_transport! {
         let begun = Instant::now();
         gateway.running.drain();
         eventually("/ready says no", async || (ready(&gateway).await == 503).then_some(())).await;
+        let unready = gateway.get_public("/ready").await.problem(503, "shutting_down");
+        assert!(unready["detail"].as_str().is_some_and(|detail| detail.contains("elsewhere")), "{unready}");
         gateway.get_public("/live").await.expect(200);
         gateway.publish("a", "1").await;
         assert_eq!(client.numbers(1).await, [1]);
