@@ -142,7 +142,7 @@ mod tests {
 
     use super::*;
 
-    /// The closed set of wire.md, "Problems".
+    /// The closed set of docs/problems.md.
     const TABLE: &[(u16, &str)] = &[
         (
             400,

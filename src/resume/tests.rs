@@ -1,4 +1,4 @@
-//! The table of wire.md case by case, then any history against a model that keeps everything.
+//! The rules of docs/subscribing.md, "Gaps", case by case, then any history against a model that keeps everything.
 
 use proptest::prelude::*;
 

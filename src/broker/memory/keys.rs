@@ -13,7 +13,7 @@ use crate::{
     publication::{Draft, IdempotencyKey, Kind},
 };
 
-/// How long a key is remembered: 5 minutes (wire.md), in milliseconds.
+/// How long a key is remembered: 5 minutes (docs/publishing.md), in milliseconds.
 pub(super) const LIFE: u64 = 5 * 60 * 1000;
 
 /// Forgotten with each key that is remembered: more than one, so that a crowd of them melts.
