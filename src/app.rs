@@ -41,8 +41,8 @@ pub enum StartError {
 pub struct Running {
     gateway: Gateway,
     admission: Admission,
-    public: Vec<Option<SocketAddr>>,
-    internal: Vec<Option<SocketAddr>>,
+    public: Vec<Listen>,
+    internal: Vec<Listen>,
     pace: watch::Sender<Option<Pace>>,
     ended: CancellationToken,
     stop: CancellationToken,
@@ -56,8 +56,8 @@ pub struct Running {
 pub async fn start(config: Config) -> Result<Running, StartError> {
     let config = Arc::new(config);
     let metrics = Arc::new(Metrics::new()?);
-    let public = bind(&config.public.listen, "public.listen").await?;
-    let internal = bind(&config.internal.listen, "internal.listen").await?;
+    let (public, public_addresses) = bind(&config.public.listen, "public.listen").await?;
+    let (internal, internal_addresses) = bind(&config.internal.listen, "internal.listen").await?;
     let (memory, events) = Memory::new(EVENTS, Clock::system());
     let broker = Broker::Memory(memory);
     let gateway = Gateway::new(Arc::clone(&config), broker.clone(), Arc::clone(&metrics));
@@ -77,7 +77,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         metrics: Arc::clone(&metrics),
         admission: admission.clone(),
         readiness: readiness.clone(),
-        public_url: public_url(public.iter().find_map(Listener::address)).into(),
+        public_url: public_url(tcp(&public_addresses)).into(),
     };
     let server = |router, admission, spare| Server {
         router,
@@ -89,8 +89,6 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         stop: stop.clone(),
         tasks: tasks.clone(),
     };
-    let addresses = |listeners: &[Listener]| listeners.iter().map(Listener::address).collect();
-    let (public_addresses, internal_addresses) = (addresses(&public), addresses(&internal));
     let outside = server(http::public_router(state.clone()), Some(admission.clone()), reserve / 2);
     let inside = server(http::internal_router(state), None, backends(descriptors, reserve));
     let both = [(outside, public), (inside, internal)];
@@ -119,12 +117,17 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     })
 }
 
-async fn bind(addresses: &[Listen], key: &'static str) -> Result<Vec<Listener>, BindError> {
+/// The listeners, and what they are bound to.
+async fn bind(addresses: &[Listen], key: &'static str) -> Result<(Vec<Listener>, Vec<Listen>), BindError> {
     let mut listeners = Vec::with_capacity(addresses.len());
+    let mut bound = Vec::with_capacity(addresses.len());
     for address in addresses {
-        listeners.push(Listener::bind(address, key).await?);
+        let listener = Listener::bind(address, key).await?;
+        // What the system does not tell is what was asked for.
+        bound.push(listener.address().unwrap_or_else(|_| address.clone()));
+        listeners.push(listener);
     }
-    Ok(listeners)
+    Ok((listeners, bound))
 }
 
 /// Waits until it is told to end; drains, and then ends the connections that are left.
@@ -184,18 +187,19 @@ impl Running {
     /// Where clients connect: the first TCP address; `0.0.0.0:0` where only Unix sockets are configured.
     #[must_use]
     pub fn public_addr(&self) -> SocketAddr {
-        first(&self.public)
+        tcp(&self.public).unwrap_or_else(nowhere)
     }
 
     /// Where backends connect: the first TCP address; `0.0.0.0:0` where only Unix sockets are configured.
     #[must_use]
     pub fn internal_addr(&self) -> SocketAddr {
-        first(&self.internal)
+        tcp(&self.internal).unwrap_or_else(nowhere)
     }
 
-    /// The TCP addresses of both listeners that are bound.
-    pub fn addresses(&self) -> (impl Iterator<Item = SocketAddr>, impl Iterator<Item = SocketAddr>) {
-        (self.public.iter().copied().flatten(), self.internal.iter().copied().flatten())
+    /// What the public and the internal listener are bound to.
+    #[must_use]
+    pub fn addresses(&self) -> (&[Listen], &[Listen]) {
+        (&self.public, &self.internal)
     }
 
     /// Begins to end as SIGTERM does. [`Running::stopped`] waits for the end.
@@ -235,9 +239,14 @@ impl Drop for Running {
     }
 }
 
-fn first(addresses: &[Option<SocketAddr>]) -> SocketAddr {
-    match addresses.iter().flatten().next() {
-        Some(address) => *address,
-        None => SocketAddr::from(([0, 0, 0, 0], 0)),
-    }
+/// The first TCP address.
+fn tcp(addresses: &[Listen]) -> Option<SocketAddr> {
+    addresses.iter().find_map(|address| match address {
+        Listen::Tcp(address) => Some(*address),
+        Listen::Unix(_) => None,
+    })
+}
+
+fn nowhere() -> SocketAddr {
+    SocketAddr::from(([0, 0, 0, 0], 0))
 }

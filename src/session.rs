@@ -39,8 +39,10 @@ impl Session {
     pub fn open(gateway: &Gateway, style: Style, permit: Option<Permit>) -> Self {
         let outbox = Arc::new(Outbox::new(style, gateway.config().limits.outbox));
         gateway.metrics().opened(style.transport);
+        let id = gateway.registry().enter(&outbox);
+        tracing::debug!(connection.id = %id, transport = style.transport.as_str(), "a client connected");
         Self {
-            id: gateway.registry().enter(&outbox),
+            id,
             gateway: gateway.clone(),
             outbox,
             subscriptions: Vec::new(),
@@ -124,8 +126,15 @@ impl Drop for Session {
         self.subscriptions = Vec::new();
         self.gateway.registry().leave(self.id);
         self.outbox.abandon(self.metrics());
-        let transport = self.outbox.style().transport;
-        self.metrics().closed(transport, self.reason, self.opened.elapsed());
+        let (transport, lasted) = (self.outbox.style().transport, self.opened.elapsed());
+        self.metrics().closed(transport, self.reason, lasted);
+        tracing::debug!(
+            connection.id = %self.id,
+            transport = transport.as_str(),
+            reason = self.reason.label(),
+            ?lasted,
+            "a client is gone"
+        );
     }
 }
 

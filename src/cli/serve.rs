@@ -2,7 +2,6 @@
 
 use std::{
     io::{self, Write as _},
-    net::SocketAddr,
     process::ExitCode,
 };
 
@@ -11,6 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::{USAGE, config::ConfigFlags};
 use crate::{
     app::{self, Running},
+    config::Listen,
     drain::Pace,
     telemetry,
 };
@@ -52,9 +52,14 @@ async fn serve(config: crate::config::Config) -> anyhow::Result<ExitCode> {
     }
     let mut running = app::start(config).await?;
     let (public, internal) = running.addresses();
-    let (public, internal): (Vec<_>, Vec<_>) = (public.collect(), internal.collect());
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), ?public, ?internal, broker = "memory", "serving");
-    greet(&public, &internal);
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        public = list(public),
+        internal = list(internal),
+        broker = "memory",
+        "serving"
+    );
+    greet(public, internal);
     let pace = tokio::select! {
         _ = terminate.recv() => Pace::Configured,
         _ = interrupt.recv() => Pace::Hasty,
@@ -72,9 +77,14 @@ async fn stop(running: &mut Running, terminate: &mut Signal, interrupt: &mut Sig
     }
 }
 
-/// Three commands to try, on standard output.
-fn greet(public: &[SocketAddr], internal: &[SocketAddr]) {
-    let (Some(public), Some(internal)) = (public.first(), internal.first()) else {
+fn list(addresses: &[Listen]) -> String {
+    addresses.iter().map(Listen::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Three commands to try, on standard output; they need a TCP address of each listener.
+fn greet(public: &[Listen], internal: &[Listen]) {
+    let is_tcp = |address: &&Listen| matches!(address, Listen::Tcp(_));
+    let (Some(public), Some(internal)) = (public.iter().find(is_tcp), internal.iter().find(is_tcp)) else {
         return;
     };
     let text = format!(

@@ -3,6 +3,7 @@
 use std::{
     io,
     net::SocketAddr,
+    os::unix::fs::FileTypeExt as _,
     path::{Path, PathBuf},
 };
 
@@ -44,12 +45,14 @@ impl Listener {
         bound.map_err(|source| BindError { address: address.clone(), key, source })
     }
 
-    /// The port that was bound, for a TCP address.
-    #[must_use]
-    pub fn address(&self) -> Option<SocketAddr> {
+    /// What is bound: a TCP address with its port, or a path.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn address(&self) -> io::Result<Listen> {
         match self {
-            Self::Tcp(listener) => listener.local_addr().ok(),
-            Self::Unix(..) => None,
+            Self::Tcp(listener) => listener.local_addr().map(Listen::Tcp),
+            Self::Unix(_, path) => Ok(Listen::Unix(path.clone())),
         }
     }
 
@@ -80,10 +83,35 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// A path that a killed process left behind is taken over; one that somebody listens on is not.
+/// A socket that a killed process left behind is taken over; one that somebody listens on is not, nor is
+/// a file of another kind.
 async fn bind_unix(path: &Path) -> io::Result<Listener> {
-    if path.exists() && UnixStream::connect(path).await.is_err() {
+    let is_socket = path.symlink_metadata().is_ok_and(|found| found.file_type().is_socket());
+    if is_socket && UnixStream::connect(path).await.is_err() {
         std::fs::remove_file(path)?;
     }
     Ok(Listener::Unix(UnixListener::bind(path)?, path.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_a_socket_that_nobody_listens_on_is_taken_over() {
+        let path = std::env::temp_dir().join(format!("tidegate-{}-listener.sock", std::process::id()));
+        std::fs::write(&path, "precious").unwrap();
+        assert!(bind_unix(&path).await.is_err());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+        std::fs::remove_file(&path).unwrap();
+
+        // The standard library's leaves its path behind.
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+        let listener = bind_unix(&path).await.unwrap();
+        assert_eq!(listener.address().unwrap(), Listen::Unix(path.clone()));
+        assert!(bind_unix(&path).await.is_err());
+        drop(listener);
+        assert!(!path.exists());
+    }
 }

@@ -430,9 +430,55 @@ async fn logs_are_json_where_nobody_looks_and_hold_no_payloads() {
     served.process.exit(Duration::from_secs(10)).await;
     let said = served.process.said();
     assert!(!said.contains("planted"), "{said}");
-    let json = said.lines().filter(|line| line.starts_with('{')).count();
-    assert!(json >= 1, "{said}");
-    for line in said.lines().filter(|line| line.starts_with('{')) {
-        serde_json::from_str::<serde_json::Value>(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    let lines = said.lines().filter(|line| line.starts_with('{'));
+    let events: Vec<serde_json::Value> = lines
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect();
+    let of = |message: &str| {
+        let found = events.iter().find(|event| event["message"] == message);
+        found.unwrap_or_else(|| panic!("no {message:?} in {said}"))
+    };
+    assert_eq!(of("serving")["public"], served.public.to_string());
+    assert_eq!(of("serving")["internal"], served.internal.to_string());
+    assert_eq!(of("a client is gone")["transport"], "poll");
+    assert_eq!(of("a client is gone")["connection.id"], of("a client connected")["connection.id"]);
+}
+
+#[tokio::test]
+async fn logs_are_for_people_where_they_are_asked_for_and_as_much_as_is_asked_for() {
+    for (level, expected) in [("info", true), ("off", false)] {
+        let mut served = Served::start(
+            &[
+                ("TIDEGATE_LOG__LEVEL", level),
+                ("TIDEGATE_LOG__FORMAT", "human"),
+                ("TIDEGATE_DRAIN__NOTICE", "0s"),
+            ],
+            &[],
+        )
+        .await;
+        served.process.signal("TERM");
+        served.process.exit(Duration::from_secs(10)).await;
+        let said = served.process.said();
+        assert_eq!(said.contains("INFO serving version="), expected, "{said}");
+        assert!(!said.contains("\"message\""), "{said}");
     }
+}
+
+#[tokio::test]
+async fn it_listens_on_unix_sockets_and_takes_their_files_along() {
+    let path = std::env::temp_dir().join(format!("tidegate-{}-public.sock", std::process::id()));
+    let listen = format!("unix:{}", path.display());
+    let internal = free_port();
+    let mut command = tidegate();
+    command.env("TIDEGATE_PUBLIC__LISTEN", &listen);
+    command.env("TIDEGATE_INTERNAL__LISTEN", format!("127.0.0.1:{internal}"));
+    let mut process = Process::spawn(command);
+    eventually("it says where it listens", async || process.said().contains(&listen).then_some(())).await;
+    let mut curl = Command::new("curl");
+    curl.args(["-s", "--unix-socket"]).arg(&path).arg("http://localhost/v1/subscribe?channel=a&wait=0");
+    let (code, said) = run(curl).await;
+    assert!(code == 0 && said.contains("\"cursor\""), "{code}: {said}");
+    process.signal("INT");
+    assert_eq!(process.exit(Duration::from_secs(10)).await.code(), Some(0));
+    assert!(!path.exists());
 }
