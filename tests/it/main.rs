@@ -13,6 +13,7 @@ mod support;
 
 mod admin;
 mod age;
+mod architecture;
 mod batch;
 mod cli;
 mod contract;
