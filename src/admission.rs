@@ -25,16 +25,13 @@ pub struct Limits {
 }
 
 /// Why nobody else is let in now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// [`Limits::total`] is reached.
-    #[error("the limit of connections is reached (limits.connections)")]
     Total,
     /// [`Limits::per_address`] is reached.
-    #[error("the limit of connections from this address is reached (limits.connections_per_address)")]
     Address,
     /// [`Limits::per_second`] is passed.
-    #[error("connections come too fast (limits.connects_per_second)")]
     Rate,
 }
 
