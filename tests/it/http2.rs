@@ -179,6 +179,31 @@ async fn one_connection_carries_many_streams() {
 }
 
 #[tokio::test]
+async fn a_stream_that_subscribes_takes_a_place_as_its_connection_does() {
+    let gateway = TestGateway::start().with("limits.connections = 3").run().await;
+    let address = gateway.public;
+    let headers = [("accept", "application/x-ndjson")];
+    let mut client = connect(address).await;
+    let first = send(&mut client, "GET", address, "/v1/subscribe?channel=a", &headers, "").await;
+    let second = send(&mut client, "GET", address, "/v1/subscribe?channel=a", &headers, "").await;
+    assert!(first.status() == 200 && second.status() == 200);
+    let third = send(&mut client, "GET", address, "/v1/subscribe?channel=a", &headers, "").await;
+    assert_eq!(third.status(), 503);
+    assert!(third.headers().contains_key("retry-after"));
+    assert!(text(third).await.contains(r#""code":"too_many_connections""#));
+    assert_eq!(gateway.metric("tidegate_connections_rejected_total", &[("reason", "total")]).await, 1.0);
+    drop(first);
+    gateway.until_subscribers("a", 1).await;
+    let again = eventually("the place is given back", async || {
+        let mut client = client.clone();
+        let answer = send(&mut client, "GET", address, "/v1/subscribe?channel=a", &headers, "").await;
+        (answer.status() == 200).then_some(answer)
+    })
+    .await;
+    gateway.finish((second, again, client)).await;
+}
+
+#[tokio::test]
 async fn streams_over_http_2_are_drained_too() {
     let gateway = TestGateway::start().with("drain.notice = '200ms'").with("drain.period = '1s'").run().await;
     let mut client = connect(gateway.public).await;

@@ -319,6 +319,21 @@ async fn commands_sent_without_waiting_are_answered_in_order() {
 }
 
 #[tokio::test]
+async fn without_a_rate_commands_are_read_as_they_come() {
+    let gateway = TestGateway::start().with("limits.commands_per_second = 0").run().await;
+    let mut client = socket(&gateway, "").await;
+    let begun = std::time::Instant::now();
+    for number in 0..1000 {
+        client.send(format!(r#"{{"type":"ping","ref":{number}}}"#)).await;
+    }
+    for number in 0..1000 {
+        assert_eq!(client.object().await.reference(), Some(number.to_string().as_str()));
+    }
+    assert!(begun.elapsed().as_secs() < 10, "1,000 commands took {:?}", begun.elapsed());
+    gateway.finish(client).await;
+}
+
+#[tokio::test]
 async fn too_many_commands_are_read_more_slowly_and_all_answered() {
     let gateway = TestGateway::start().with("limits.commands_per_second = 50").run().await;
     let mut client = socket(&gateway, "").await;
