@@ -83,7 +83,7 @@ fn read(body: &[u8]) -> Result<Vec<Result<Posting, Fault>>, Fault> {
     let mut outcomes = messages.count;
     let mut items = Vec::with_capacity(messages.kept.len());
     for raw in messages.kept {
-        let item = serde_json::from_str::<Item<'_>>(raw.get());
+        let item = Item::read(raw.get());
         // All but the first channel of an item are outcomes beyond its own.
         let channels = item.as_ref().ok().and_then(|item| item.channels.as_ref());
         outcomes += channels.map_or(0, |channels| channels.count.saturating_sub(1));
@@ -92,15 +92,19 @@ fn read(body: &[u8]) -> Result<Vec<Result<Posting, Fault>>, Fault> {
                 format!("the batch has more than {MAX_OUTCOMES} outcomes, one for each channel of an item");
             return Err(Fault::new(Code::BatchTooLarge, detail).limit(MAX_OUTCOMES));
         }
-        items.push(match item {
-            Ok(item) => item.check(),
-            Err(error) => Err(Fault::new(Code::InvalidBody, json::reason(&error))),
-        });
+        items.push(item.and_then(Item::check));
     }
     Ok(items)
 }
 
-impl Item<'_> {
+impl<'a> Item<'a> {
+    fn read(text: &'a str) -> Result<Self, Fault> {
+        if !json::is_object(text.as_bytes()) {
+            return Err(Fault::new(Code::InvalidBody, "the item is no object"));
+        }
+        serde_json::from_str(text).map_err(|error| Fault::new(Code::InvalidBody, json::reason(&error)))
+    }
+
     fn check(self) -> Result<Posting, Fault> {
         let channels = match (self.channel, self.channels) {
             (Some(channel), None) => vec![channel],

@@ -23,19 +23,30 @@ pub fn answer(status: StatusCode, body: impl Into<axum::body::Body>) -> Response
     response
 }
 
-/// Reads a document.
+/// Reads a document, an object.
 ///
 /// # Errors
 /// `invalid_json` where it is none, with line and column; `invalid_body` where it is another than expected.
 pub fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Fault> {
-    serde_json::from_slice(body).map_err(|error| {
-        let code = match error.classify() {
-            Category::Data => Code::InvalidBody,
-            Category::Io | Category::Syntax | Category::Eof => Code::InvalidJson,
-        };
-        let (line, column) = (error.line(), error.column().max(1));
-        Fault::new(code, format!("{} at line {line}, column {column}", reason(&error)))
-    })
+    if is_object(body) {
+        return serde_json::from_slice(body).map_err(|error| fault(&error));
+    }
+    serde_json::from_slice::<IgnoredAny>(body).map_err(|error| fault(&error))?;
+    Err(Fault::new(Code::InvalidBody, "the body is JSON, but no object"))
+}
+
+fn fault(error: &serde_json::Error) -> Fault {
+    let code = match error.classify() {
+        Category::Data => Code::InvalidBody,
+        Category::Io | Category::Syntax | Category::Eof => Code::InvalidJson,
+    };
+    let (line, column) = (error.line(), error.column().max(1));
+    Fault::new(code, format!("{} at line {line}, column {column}", reason(error)))
+}
+
+/// Whether a text can be an object. serde would take an array as well, for the fields in their order.
+pub fn is_object(json: &[u8]) -> bool {
+    json.trim_ascii_start().starts_with(b"{")
 }
 
 /// What an error of `serde_json` says, without its place.

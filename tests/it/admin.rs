@@ -317,6 +317,7 @@ async fn disconnecting_nobody_is_accepted_and_nonsense_is_refused() {
     for body in [
         "{}",
         "[]",
+        "[null,\"a\",null]",
         "{\"connection\":1}",
         "{\"connection\":\"a\",\"channel\":\"b\"}",
         "{\"who\":\"a\"}",

@@ -112,6 +112,7 @@ async fn an_item_bad_as_a_whole_has_one_outcome_without_a_channel() {
         json!("a"),
         json!(null),
         json!([]),
+        json!(["a", null, 1, null, null, null]),
         json!({}),
         json!({"data": 1}),
         json!({"channel": "a"}),
@@ -158,6 +159,9 @@ async fn a_request_bad_as_a_whole_is_a_problem() {
         "{\"messages\":[],\"more\":1}",
         "{\"Messages\":[]}",
         "{\"messages\":[],\"messages\":[]}",
+        // Arrays whose elements stand where the fields would.
+        "[[]]",
+        "[[{\"channel\":\"a\",\"data\":1}]]",
     ] {
         send_json(&gateway, body).await.problem(400, "invalid_body");
     }

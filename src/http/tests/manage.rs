@@ -114,6 +114,7 @@ async fn a_disconnect_names_exactly_one() {
         (r#"{"subject":""}"#, Some("invalid_body")),
         (r#"{"connection":""}"#, Some("invalid_body")),
         (r#"{"subject":7}"#, Some("invalid_body")),
+        (r#"["user-7",null,null]"#, Some("invalid_body")),
         (r#"{"user":"a"}"#, Some("invalid_body")),
         (r#"{"channel":"a b"}"#, Some("invalid_channel")),
         ("", Some("invalid_json")),
