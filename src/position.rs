@@ -5,6 +5,9 @@ use std::{fmt, num::NonZeroU64, str::FromStr};
 /// The largest offset or second that is accepted: 2^63 - 1, so that every language can hold it signed.
 pub const MAX_NUMBER: u64 = i64::MAX as u64;
 
+/// How far a client's clock may be ahead of the broker's, in seconds, in a position `0-<seconds>`.
+pub const CLOCK_SKEW: u64 = 60;
+
 /// One run of a channel's counting: 6 to 12 of `a-z 0-9`, drawn at random, so that a position of
 /// another channel or of an earlier life is an unknown epoch and never looks complete.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -108,6 +111,14 @@ impl Position {
             Self::At(_, offset) => *offset,
             Self::Empty(_) => 0,
         }
+    }
+}
+
+impl Since {
+    /// Whether it names a second that is still to come at `now`, by more than [`CLOCK_SKEW`].
+    #[must_use]
+    pub fn is_to_come(&self, now: u64) -> bool {
+        matches!(self, Self::Position(Position::Empty(second)) if *second > now.saturating_add(CLOCK_SKEW))
     }
 }
 

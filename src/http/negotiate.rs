@@ -19,7 +19,7 @@ use super::{
 use crate::{
     channel::Channel,
     fault::{Code, Fault},
-    position::{Position, Since},
+    position::{CLOCK_SKEW, Since},
     transport_name::Transport,
 };
 
@@ -38,9 +38,6 @@ pub const MAX_LIMIT: u64 = 1000;
 
 /// The messages in the answer to a poll that names no limit.
 pub const DEFAULT_LIMIT: u64 = 100;
-
-/// How far a client's clock may be ahead of the broker's, in seconds, in a position `0-<seconds>`.
-const CLOCK_SKEW: u64 = 60;
 
 /// A subscriber's request, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -217,17 +214,13 @@ pub fn since_list(name: &str, text: &str, channels: usize, now: u64) -> Result<V
             return Err(bad_since(name, detail));
         }
     }
-    match entries.iter().find(|entry| is_to_come(entry, now)) {
+    match entries.iter().find(|entry| entry.is_to_come(now)) {
         None => Ok(entries),
         Some(_) => {
             let detail = format!("`{name}` names a second more than {CLOCK_SKEW} s from now, which is {now}");
             Err(bad_since(name, detail))
         }
     }
-}
-
-fn is_to_come(since: &Since, now: u64) -> bool {
-    matches!(since, Since::Position(Position::Empty(second)) if *second > now.saturating_add(CLOCK_SKEW))
 }
 
 fn bad_since(name: &str, detail: String) -> Fault {

@@ -14,7 +14,7 @@ use crate::{
     hub::{Outbox, Style},
     metrics::{RateScope, Route, StatusClass},
     payload,
-    position::{Position, Since},
+    position::{CLOCK_SKEW, Position, Since},
     publication::{Draft, Payload, Receipt},
     session::{self, CatchUp, Session, resume_hint},
     wire::{
@@ -144,7 +144,7 @@ impl Dialogue {
     ) -> Option<Work> {
         let reference_ = reference.as_ref();
         match command {
-            Command::Subscribe { channel, since } => match may_subscribe(session, &channel) {
+            Command::Subscribe { channel, since } => match may_subscribe(session, &channel, &since) {
                 Ok(()) => return Some(subscribe(session, channel, since, reference)),
                 Err(fault) => error(session, &fault, reference_),
             },
@@ -208,7 +208,7 @@ fn error(session: &Session, fault: &Fault, reference: Option<&Reference>) {
     say(session, &Object::Error { fault, reference });
 }
 
-fn may_subscribe(session: &Session, channel: &Channel) -> Result<(), Fault> {
+fn may_subscribe(session: &Session, channel: &Channel, since: &Since) -> Result<(), Fault> {
     let limit = session.gateway().config().limits.channels_per_connection;
     if session.subscriptions().iter().any(|s| s.channel() == channel) {
         let detail = format!("this connection listens to `{channel}` already");
@@ -217,6 +217,11 @@ fn may_subscribe(session: &Session, channel: &Channel) -> Result<(), Fault> {
     if session.subscriptions().len() >= limit {
         let detail = format!("a connection may have {limit} channels (limits.channels_per_connection)");
         return Err(Fault::new(Code::TooManyChannels, detail).limit(limit));
+    }
+    let now = session.gateway().now_seconds();
+    if since.is_to_come(now) {
+        let detail = format!("`since` names a second more than {CLOCK_SKEW} s from now, which is {now}");
+        return Err(Fault::new(Code::InvalidSince, detail).parameter("since"));
     }
     Ok(())
 }

@@ -22,7 +22,7 @@ pub enum Command {
     Subscribe {
         /// To what.
         channel: Channel,
-        /// From where; `latest` unless said.
+        /// From where; `latest` unless said. It may be a second that is to come.
         since: Since,
     },
     /// End a subscription.
@@ -149,7 +149,8 @@ fn subscribe(fields: &Fields<'_>) -> Result<Command, Bad> {
     let name = fields.text(Field::Channel)?;
     let since = fields.optional_text(Field::Since)?;
     let channel = channel(&name)?;
-    let since = match since {
+    // As in a URL: what is empty counts as absent.
+    let since = match since.filter(|since| !since.is_empty()) {
         None => Since::Latest,
         Some(since) => since.parse().map_err(|error| {
             let detail = format!("`since` is `{}`; {error}", fields::shown(&since));

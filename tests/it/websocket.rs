@@ -56,6 +56,24 @@ async fn a_socket_without_a_channel_stays_open_and_takes_commands() {
 }
 
 #[tokio::test]
+async fn a_since_is_held_to_the_rules_of_the_url() {
+    let gateway = TestGateway::start().run().await;
+    let mut client = socket(&gateway, "").await;
+    let now =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
+    for since in [format!("0-{}", now + 600), "0-9223372036854775807".to_owned(), "latest,".to_owned()] {
+        let command = format!(r#"{{"type":"subscribe","channel":"a","since":"{since}","ref":1}}"#);
+        is_error(&ask(&mut client, &command).await, "invalid_since", "1");
+    }
+    let command = r#"{"type":"subscribe","channel":"a","since":"","ref":2}"#;
+    let subscribed = ask(&mut client, command).await;
+    assert_eq!(subscribed.string("recovery"), "none", "what is empty counts as absent");
+    let command = format!(r#"{{"type":"subscribe","channel":"b","since":"0-{}","ref":3}}"#, now + 30);
+    assert_eq!(ask(&mut client, &command).await.string("recovery"), "complete", "a clock may be ahead");
+    gateway.finish(client).await;
+}
+
+#[tokio::test]
 async fn a_reference_comes_back_byte_for_byte() {
     let gateway = TestGateway::start().run().await;
     let mut client = socket(&gateway, "").await;
