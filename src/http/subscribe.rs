@@ -198,18 +198,19 @@ fn stream(
     Ok((status, headers, body).into_response())
 }
 
-/// Raw NDJSON has no line to say it with.
+/// Raw NDJSON has no line to say it with. What to come back with is for all channels of the request.
 fn refuse_gaps(channels: &[CatchUp]) -> Result<(), Fault> {
     let gap =
         channels.iter().find_map(|channel| channel.page().start.gap.map(|gap| (channel.channel(), gap)));
     let Some((channel, gap)) = gap else {
         return Ok(());
     };
+    let positions: Vec<String> = channels.iter().map(|c| c.page().start.after.to_string()).collect();
     let detail = format!(
         "messages of `{channel}` after {} are missing ({}); come back with since={}",
         gap.from,
         gap.reason.as_str(),
-        gap.to
+        positions.join(",")
     );
     Err(Fault::new(Code::InvalidSince, detail).parameter("since"))
 }

@@ -102,3 +102,20 @@ async fn a_gap_at_the_start_of_raw_is_refused_and_names_the_position_to_use() {
     assert_eq!(lines.line().await, "4");
     gateway.finish(lines.conn).await;
 }
+
+#[tokio::test]
+async fn a_gap_at_the_start_of_raw_names_positions_for_all_its_channels() {
+    let gateway = TestGateway::start().namespace("default", "history_messages = 2").run().await;
+    let ids = gateway.publish_numbers("a", 1, 5).await;
+    let other = gateway.publish_numbers("b", 1, 1).await;
+    let query = format!("channel=a&channel=b&format=raw&since={},latest", ids[0]);
+    let refused = Client::open(gateway.public, Transport::Ndjson, &query, Options::default()).await;
+    let Err(answer) = refused else { panic!("served") };
+    let problem = answer.problem(400, "invalid_since");
+    let detail = problem["detail"].as_str().expect("a detail");
+    let since = detail.rsplit_once("since=").expect("a cure").1;
+    assert_eq!(since, format!("{},{}", ids[2], other[0]), "{problem}");
+    let mut lines = Lines::open(&gateway, &format!("channel=a&channel=b&format=raw&since={since}")).await;
+    assert_eq!([lines.line().await, lines.line().await], ["4", "5"]);
+    gateway.finish(lines.conn).await;
+}
