@@ -4,6 +4,7 @@
 mod guard;
 mod listener;
 mod read_on;
+mod refusal;
 
 use std::{
     convert::Infallible,
@@ -161,7 +162,7 @@ impl Server {
             if handover.is_asked() && (ended || guard.head_is_out()) {
                 return Poll::Ready(true);
             }
-            if ended {
+            if ended || guard.oversize().is_some() {
                 return Poll::Ready(false);
             }
             if !stopping && stop.as_mut().poll(cx).is_ready() {
@@ -183,6 +184,9 @@ impl Server {
             }
             None if timed_out => {}
             None => {
+                if let Some(oversize) = guard.oversize() {
+                    refusal::tell(&socket, oversize, self.header_timeout).await;
+                }
                 // hyper has half-closed; what the client still sends must not reset our last bytes.
                 socket.linger(LINGER).await;
             }

@@ -25,7 +25,10 @@ use tokio::{
 };
 
 use super::IDLE;
-use crate::{http::framing::HeadWatch, socket::Socket};
+use crate::{
+    http::framing::{HeadWatch, Oversize},
+    socket::Socket,
+};
 
 /// The client's first bytes on HTTP/2 (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -81,7 +84,7 @@ impl Guard {
                 between: false,
                 head: HeadWatch::default(),
             }),
-            flushed: AtomicBool::new(false),
+            flushed: AtomicBool::new(true),
         }
     }
 
@@ -94,6 +97,11 @@ impl Guard {
         let mut state = self.state.lock();
         state.busy += 1;
         state.deadline = None;
+        if state.between {
+            // Its head was sent ahead of the last answer. What comes now is more of it, or of the next one.
+            state.between = false;
+            state.head = HeadWatch::unseen();
+        }
         self.flushed.store(false, Relaxed);
         Busy(Arc::clone(self))
     }
@@ -128,17 +136,27 @@ impl Guard {
         self.state.lock().head.is_ambiguous()
     }
 
-    fn read(&self, bytes: &[u8]) {
+    /// How the head is larger than can be read, if it is, once all answers before it are out.
+    pub(super) fn oversize(&self) -> Option<Oversize> {
+        self.state.lock().head.oversize().filter(|_| self.head_is_out())
+    }
+
+    /// Follows the bytes that came. Pending where hyper must not see them: the connection ends.
+    fn read(&self, bytes: &[u8]) -> Poll<io::Result<()>> {
         if !self.heads_by_bytes || bytes.is_empty() {
-            return;
+            return Poll::Ready(Ok(()));
         }
         let mut state = self.state.lock();
         if state.between {
             state.between = false;
             state.deadline = Some(Instant::now() + self.header_timeout);
-            state.head = HeadWatch::default();
+            state.head = state.head.next();
         }
         state.head.feed(bytes);
+        match state.head.oversize() {
+            None => Poll::Ready(Ok(())),
+            Some(_) => Poll::Pending,
+        }
     }
 }
 
@@ -214,14 +232,13 @@ impl AsyncRead for Watched {
         if !self.read.is_empty() {
             let n = self.read.len().min(buf.remaining());
             buf.put_slice(&self.read[..n]);
-            self.guard.read(&self.read[..n]);
+            let watched = self.guard.read(&self.read[..n]);
             self.read = self.read.split_off(n);
-            return Poll::Ready(Ok(()));
+            return watched;
         }
         let before = buf.filled().len();
-        let result = Pin::new(&mut self.socket).poll_read(cx, buf);
-        self.guard.read(&buf.filled()[before..]);
-        result
+        std::task::ready!(Pin::new(&mut self.socket).poll_read(cx, buf))?;
+        self.guard.read(&buf.filled()[before..])
     }
 }
 

@@ -21,13 +21,69 @@ async fn a_head_of_more_than_64_kib_is_431() {
             answer.problem(431, "headers_too_large");
         }
     }
-    // So large that nobody looks at it.
-    let filling = "x".repeat(1_000_000);
-    let mut conn = Conn::open(gateway.public).await;
-    let bytes = conn.encode("GET", "/live", &[("X-Filling", &filling)], None);
-    let _ = conn.try_send(bytes).await;
-    assert_eq!(conn.head().await.status, 431);
     gateway.finish(()).await;
+}
+
+#[tokio::test]
+async fn a_head_that_no_handler_sees_is_431_all_the_same() {
+    let gateway = TestGateway::start().run().await;
+    let long = |length: usize| "x".repeat(length);
+    let fields: Vec<(String, &str)> = (0..150).map(|n| (format!("X-{n}"), "y")).collect();
+    let fields: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+    let filling = long(1_000_000);
+    for (target, headers) in [
+        (format!("/v1/subscribe?channel={}", long(66_000)), &[][..]),
+        (format!("/{}", long(300_000)), &[][..]),
+        ("/v1/subscribe?channel=a&wait=0".to_owned(), &fields[..]),
+        ("/v1/subscribe?channel=a&wait=0".to_owned(), &[("X-Filling", filling.as_str())][..]),
+    ] {
+        for is_first in [true, false] {
+            let mut conn = Conn::open(gateway.public).await;
+            if !is_first {
+                conn.get("/live", &[]).await.expect(200);
+            }
+            let bytes = conn.encode("GET", &target, headers, None);
+            let _ = conn.try_send(bytes).await;
+            let answer = conn.answer("GET").await;
+            let problem = answer.problem(431, "headers_too_large");
+            assert!(problem["limit"].is_u64(), "{problem}");
+            assert!(answer.head.closes() && conn.closed_within(Duration::from_secs(5)).await);
+        }
+    }
+    let target = format!("/v1/subscribe?channel=a&wait=0&_={}", long(60_000));
+    gateway.public("GET", &target, &[], None).await.expect(200);
+    gateway.finish(()).await;
+}
+
+#[tokio::test]
+async fn requests_sent_ahead_keep_their_bodies_and_their_time() {
+    let gateway = TestGateway::start().with("limits.header_timeout = '1s'").run().await;
+    let mut conn = Conn::open(gateway.public).await;
+    let live = conn.encode("GET", "/live", &[], None);
+    let held = conn.encode("GET", "/v1/subscribe?channel=a&wait=3", &[], None);
+    conn.send([live.clone(), held].concat()).await;
+    conn.answer("GET").await.expect(200);
+    // Comes while the poll is held, which began after the head's time would have.
+    conn.send(&live[..10]).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    conn.send(&live[10..]).await;
+    assert_eq!(conn.answer("GET").await.expect(200).json()["messages"], serde_json::json!([]));
+    conn.answer("GET").await.expect(200);
+
+    let (client, mut conn) = (conn, Conn::open(gateway.internal).await);
+    let body = vec![b'x'; 200_000];
+    let post = conn.encode(
+        "POST",
+        "/v1/channels/a/messages",
+        &[("Content-Type", "text/plain")],
+        Some(body.as_slice()),
+    );
+    let head = post.len() - body.len();
+    conn.send([&live[..], &post[..head]].concat()).await;
+    conn.answer("GET").await.expect(200);
+    conn.send(&post[head..]).await;
+    conn.answer("POST").await.expect(202);
+    gateway.finish((client, conn)).await;
 }
 
 #[tokio::test]
