@@ -56,6 +56,9 @@ const HEAD_BUFFER: usize = 256 * 1024;
 /// Streams that one HTTP/2 connection may have open at once.
 const STREAMS: u32 = 100;
 
+/// Of these, so many may have an answer to a poll on its way, which may have a mebibyte each.
+const TURNS: usize = 8;
+
 /// What all connections of a listener share.
 #[derive(Clone)]
 pub struct Server {
@@ -137,7 +140,9 @@ impl Server {
         };
         let guard = Arc::new(Guard::new(first_head, self.header_timeout, !http2));
         let io = TokioIo::new(Watched::new(socket, read, Arc::clone(&guard)));
-        let peer = Peer { address, refused: place.refused, handover: (!http2).then(Handover::default) };
+        let handover = (!http2).then(Handover::default);
+        let turns = http2.then(|| Arc::new(Semaphore::new(TURNS)));
+        let peer = Peer { address, refused: place.refused, handover, turns };
         if http2 {
             // Boxed, so that a connection of one kind has no room for the other.
             Box::pin(self.serve_http2(io, peer, &guard)).await;

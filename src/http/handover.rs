@@ -10,11 +10,16 @@ use std::{
 };
 
 use bytes::Bytes;
-use http_body::{Body, Frame};
+use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
-    disconnect::Disconnect, gateway::Gateway, hub::Outbox, metrics::Rejection, transport::Connection,
+    disconnect::Disconnect,
+    gateway::Gateway,
+    hub::Outbox,
+    metrics::Rejection,
+    transport::{Connection, poll::Turns},
 };
 
 /// An extension of each request.
@@ -26,6 +31,8 @@ pub struct Peer {
     pub refused: Option<Rejection>,
     /// Where the connection can be taken over: on HTTP/1.
     pub handover: Option<Handover>,
+    /// How many answers to polls may be on their way: on HTTP/2.
+    pub turns: Option<Turns>,
 }
 
 /// Where a handler leaves what is to take the connection over.
@@ -105,5 +112,45 @@ impl Body for OutboxBody {
 impl Drop for OutboxBody {
     fn drop(&mut self) {
         self.outbox.end(Disconnect::Client);
+    }
+}
+
+/// The body of an answer to a poll. It is handed over in small pieces, since the HTTP library would hold all
+/// of one, and the turn be over, as soon as the client takes a byte.
+#[derive(Debug)]
+pub struct InTurn {
+    document: Bytes,
+    _turn: OwnedSemaphorePermit,
+}
+
+impl InTurn {
+    const PIECE: usize = 16 * 1024;
+
+    /// A body of `document`; the turn is over with its last piece.
+    #[must_use]
+    pub fn new(document: Bytes, turn: OwnedSemaphorePermit) -> Self {
+        Self { document, _turn: turn }
+    }
+}
+
+impl Body for InTurn {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let piece = self.document.len().min(Self::PIECE);
+        let piece = self.document.split_to(piece);
+        Poll::Ready((!piece.is_empty()).then(|| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.document.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.document.len() as u64)
     }
 }

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 
 use super::{
     State,
-    handover::{Hold, OutboxBody, Peer},
+    handover::{Hold, InTurn, OutboxBody, Peer},
     negotiate::{Handshake, SubscribeRequest},
 };
 use crate::{
@@ -75,14 +75,22 @@ async fn serve(
         channels.push(session.attach(channel, since).await?);
     }
     if request.transport == Transport::Poll {
-        let document = poll::answer(&session, channels, request.wait, request.limit).await?;
+        let turns = peer.and_then(|peer| peer.turns.as_ref());
+        let answer = poll::answer(&session, channels, request.wait, request.limit, turns).await?;
         let mut headers = HeaderMap::new();
         name(&mut headers, &session);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        return Ok((headers, document).into_response());
+        return Ok((headers, in_turn(answer)).into_response());
     }
     stream(state, peer, session, channels, request)
+}
+
+fn in_turn(answer: poll::Answer) -> Body {
+    match answer.turn {
+        Some(turn) => Body::new(InTurn::new(answer.document, turn)),
+        None => answer.document.into(),
+    }
 }
 
 /// Looks for room. A connection has its permit already; an HTTP/2 stream needs one of its own.

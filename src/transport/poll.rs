@@ -3,6 +3,7 @@
 use std::{sync::Arc, task::Poll, time::Duration};
 
 use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     fault::Fault,
@@ -13,8 +14,19 @@ use crate::{
     wire::{self, Encoding, Framing, Object, Prepared},
 };
 
+/// The answers that may be made for one connection while none of them has left.
+pub type Turns = Arc<Semaphore>;
+
+/// The poll document, and its turn, which is over when the client has it.
+pub struct Answer {
+    /// The document.
+    pub document: Bytes,
+    /// One of the [`Turns`], where the connection has them and there is something to deliver.
+    pub turn: Option<OwnedSemaphorePermit>,
+}
+
 /// Answers with what the history holds after the cursor, or else waits for the first message, at most
-/// `wait`. The body is the poll document.
+/// `wait`. Before it makes the document it waits for a turn, if there are `turns`.
 ///
 /// # Errors
 /// The broker's.
@@ -23,10 +35,12 @@ pub async fn answer(
     mut channels: Vec<CatchUp>,
     wait: Duration,
     limit: usize,
-) -> Result<Bytes, Fault> {
+    turns: Option<&Turns>,
+) -> Result<Answer, Fault> {
     loop {
         if channels.iter().any(|c| c.page().start.gap.is_some() || !c.page().messages.is_empty()) {
-            return Ok(from_history(session, &mut channels, limit));
+            let turn = turn(turns).await;
+            return Ok(Answer { document: from_history(session, &mut channels, limit), turn });
         }
         let outbox = session.outbox();
         for channel in &channels {
@@ -41,10 +55,15 @@ pub async fn answer(
             channel.read_again().await?;
         }
     }
-    Ok(live(session, wait, limit).await)
+    Ok(live(session, wait, limit, turns).await)
 }
 
-async fn live(session: &Session, wait: Duration, limit: usize) -> Bytes {
+/// A document may have a mebibyte, and a client of HTTP/2 may ask for a hundred and read none.
+async fn turn(turns: Option<&Turns>) -> Option<OwnedSemaphorePermit> {
+    Arc::clone(turns?).acquire_owned().await.ok()
+}
+
+async fn live(session: &Session, wait: Duration, limit: usize, turns: Option<&Turns>) -> Answer {
     let outbox = session.outbox();
     let first = std::future::poll_fn(|cx| {
         outbox.watch(cx);
@@ -54,8 +73,9 @@ async fn live(session: &Session, wait: Duration, limit: usize) -> Bytes {
         }
     });
     let _ = tokio::time::timeout(wait, first).await;
+    let turn = if outbox.is_empty() { None } else { turn(turns).await };
     let messages = outbox.take_messages(limit, ANSWER_BYTES, session.metrics());
-    wire::document(&messages, &[], &outbox.cursor(), None)
+    Answer { document: wire::document(&messages, &[], &outbox.cursor(), None), turn }
 }
 
 /// Shares the answer fairly: one message of each channel in turn, starting at a random one. (Started at the

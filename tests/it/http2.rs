@@ -1,6 +1,6 @@
 //! HTTP/2 with prior knowledge, on both listeners.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -285,4 +285,46 @@ async fn streams_that_come_too_fast_are_refused_and_their_connection_lives_on() 
         assert_eq!(gateway.metric(name, &[label]).await, f64::from(refused), "{name}");
     }
     gateway.finish((streams, client)).await;
+}
+
+#[tokio::test]
+async fn answers_that_nobody_reads_are_few_at_a_time() {
+    let gateway = TestGateway::start().run().await;
+    for _ in 0..4 {
+        gateway.publish("a", &format!("\"{}\"", "x".repeat(200_000))).await;
+    }
+    let stream = TcpStream::connect(gateway.public).await.expect("connects");
+    let (client, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(64 * 1024)
+        .handshake(TokioIo::new(stream))
+        .await
+        .expect("speaks HTTP/2");
+    tokio::spawn(async move { drop(connection.await) });
+    let address = gateway.public;
+    let (heads, mut answers) = tokio::sync::mpsc::unbounded_channel();
+    for _ in 0..40 {
+        let (mut client, heads) = (client.clone(), heads.clone());
+        tokio::spawn(async move {
+            let target = "/v1/subscribe?channel=a&since=earliest&wait=0";
+            let answer = send(&mut client, "GET", address, target, &[], "").await;
+            let _ = heads.send(answer);
+        });
+    }
+    let mut unread = Vec::new();
+    let quiet = Duration::from_millis(700);
+    while let Ok(Some(answer)) = tokio::time::timeout(quiet, answers.recv()).await {
+        unread.push(answer);
+    }
+    assert_eq!(unread.len(), 8, "an answer has 800 KB, and the client has taken 64 KiB of each");
+    let another = gateway.public("GET", "/v1/subscribe?channel=a&since=earliest&wait=0", &[], None).await;
+    assert_eq!(Document::of(&another).messages.len(), 4, "another connection is not held up");
+    for _ in 0..40 {
+        let answer = match unread.pop() {
+            Some(answer) => answer,
+            None => within(PATIENCE, "its turn", answers.recv()).await.expect("an answer"),
+        };
+        assert_eq!(Document::parse(&text(answer).await).messages.len(), 4);
+    }
+    drop(client);
+    gateway.finish(()).await;
 }
