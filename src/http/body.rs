@@ -8,7 +8,7 @@ use http::{HeaderMap, header};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 
-use super::headers;
+use super::{headers, query::shown};
 use crate::{
     fault::{Code, Fault},
     payload::{self, ContentType},
@@ -28,12 +28,18 @@ pub struct Bound {
 /// How the body is to be read.
 ///
 /// # Errors
-/// `unsupported_media_type` for a `Content-Encoding`, and for a type that [`payload::content_type`] refuses;
-/// `invalid_header` where the type is given twice.
+/// `unsupported_media_type` for a `Content-Encoding`, for a `Transfer-Encoding` that is not `chunked` alone, and
+/// for a type that [`payload::content_type`] refuses; `invalid_header` where the type is given twice.
 pub fn content_type(headers: &HeaderMap) -> Result<ContentType, Fault> {
     if let Some(encoding) = headers.get(header::CONTENT_ENCODING) {
         let detail = format!("Content-Encoding {encoding:?} is not supported; send the body as it is");
         return Err(Fault::new(Code::UnsupportedMediaType, detail).parameter("Content-Encoding"));
+    }
+    // hyper undoes the chunks, and would hand on what is inside as it is.
+    let codings: Vec<&str> = headers::list(headers, header::TRANSFER_ENCODING).collect();
+    if !codings.is_empty() && !matches!(codings[..], [one] if one.eq_ignore_ascii_case("chunked")) {
+        let detail = format!("Transfer-Encoding {} is not supported, chunked is", shown(&codings.join(", ")));
+        return Err(Fault::new(Code::UnsupportedMediaType, detail).parameter("Transfer-Encoding"));
     }
     payload::content_type(headers::single(headers, header::CONTENT_TYPE)?)
 }

@@ -121,6 +121,12 @@ async fn another_charset_or_an_encoding_is_unsupported() {
                 .problem(415, "unsupported_media_type");
         }
     }
+    let chunks = b"1\r\n1\r\n0\r\n\r\n";
+    gateway.post("a", &[JSON, ("Transfer-Encoding", "Chunked")], chunks).await.expect(202);
+    for coding in ["gzip, chunked", "chunked, chunked"] {
+        let answer = gateway.post("a", &[JSON, ("Transfer-Encoding", coding)], chunks).await;
+        answer.problem(415, "unsupported_media_type");
+    }
     gateway.finish(()).await;
 }
 
