@@ -126,6 +126,11 @@ async fn a_websocket_without_its_upgrade_is_told_what_is_required() {
     }
     let answer = gateway.public("GET", "/v1/subscribe?channel=a", &UPGRADE[..3], None).await;
     answer.problem(400, "invalid_header");
+    for body in [("Content-Length", "5"), ("Transfer-Encoding", "chunked")] {
+        let headers: Vec<(&str, &str)> = UPGRADE.iter().copied().chain([body]).collect();
+        let answer = gateway.public("GET", "/v1/subscribe?channel=a", &headers, Some(b"0\r\n\r\n")).await;
+        answer.problem(400, "invalid_header");
+    }
     gateway.finish(()).await;
 }
 

@@ -33,9 +33,11 @@ pub(super) fn is_asked(headers: &HeaderMap) -> bool {
 /// The handshake.
 ///
 /// # Errors
-/// `upgrade_required` where the request cannot be upgraded, `invalid_header` for the key and the subprotocols.
+/// `upgrade_required` where the request cannot be upgraded, `invalid_header` for a body, the key and the
+/// subprotocols.
 pub(super) fn read(head: &Parts) -> Result<Handshake, Fault> {
     upgradable(head)?;
+    bodiless(&head.headers)?;
     let (protocol, token) = protocols(&head.headers)?;
     Ok(Handshake { accept: accept(&head.headers)?, protocol, token })
 }
@@ -61,6 +63,17 @@ fn upgradable(head: &Parts) -> Result<(), Fault> {
         Some(other) => required(&format!("the WebSocket version {} is not served, 13 is", shown(other))),
         None => required("the header `Sec-WebSocket-Version: 13` is missing"),
     }
+}
+
+/// What follows the head is frames. A proxy that reads a body there would see another conversation.
+fn bodiless(headers: &HeaderMap) -> Result<(), Fault> {
+    let length = headers::single(headers, header::CONTENT_LENGTH)?;
+    let announced = match length.filter(|length| *length != "0") {
+        Some(_) => header::CONTENT_LENGTH,
+        None if headers.contains_key(header::TRANSFER_ENCODING) => header::TRANSFER_ENCODING,
+        None => return Ok(()),
+    };
+    Err(headers::invalid(&announced, "announces a body; the opening of a WebSocket has none"))
 }
 
 fn accept(headers: &HeaderMap) -> Result<String, Fault> {
