@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     admission::Permit,
+    config::Limits,
     fault::{Code, Fault},
     hub::Style,
     metrics::Rejection,
@@ -106,7 +107,7 @@ fn admit(state: &State, peer: Option<&Peer>) -> Result<Option<Permit>, Fault> {
         return Ok(None);
     };
     if let Some(refused) = peer.refused {
-        return Err(no_room(refused));
+        return Err(no_room(refused, &state.config.limits));
     }
     if peer.handover.is_some() {
         return Ok(None);
@@ -115,24 +116,33 @@ fn admit(state: &State, peer: Option<&Peer>) -> Result<Option<Permit>, Fault> {
         Ok(permit) => Ok(Some(permit)),
         Err(refusal) => {
             state.metrics.rejected(refusal.into());
-            Err(no_room(refusal.into()))
+            Err(no_room(refusal.into(), &state.config.limits))
         }
     }
 }
 
-fn no_room(reason: Rejection) -> Fault {
-    let (code, detail) = match reason {
+fn no_room(reason: Rejection, limits: &Limits) -> Fault {
+    let (code, detail, limit) = match reason {
         Rejection::Total => {
-            (Code::TooManyConnections, "the limit of connections is reached (limits.connections)")
+            let detail = "the limit of connections is reached (limits.connections)";
+            (Code::TooManyConnections, detail, limits.connections)
         }
-        Rejection::Address => (
-            Code::TooManyConnections,
-            "the limit of connections from this address is reached (limits.connections_per_address)",
-        ),
-        Rejection::Rate => (Code::RateLimited, "connections come too fast (limits.connects_per_second)"),
-        Rejection::Draining => (Code::ShuttingDown, "this server is shutting down"),
+        Rejection::Address => {
+            let detail =
+                "the limit of connections from this address is reached (limits.connections_per_address)";
+            (Code::TooManyConnections, detail, limits.connections_per_address)
+        }
+        Rejection::Rate => {
+            let detail = "connections come too fast (limits.connects_per_second)";
+            (Code::RateLimited, detail, limits.connects_per_second.map(|n| n as usize))
+        }
+        Rejection::Draining => (Code::ShuttingDown, "this server is shutting down", None),
     };
-    Fault::new(code, detail)
+    let fault = Fault::new(code, detail);
+    match limit {
+        Some(limit) => fault.limit(limit),
+        None => fault,
+    }
 }
 
 fn style(request: &SubscribeRequest, version: Version, peer: Option<&Peer>) -> Style {

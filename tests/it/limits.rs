@@ -362,7 +362,7 @@ each_transport! {
                 let items = SseParser::default().push(&answer.body);
                 assert!(matches!(items[..], [SseItem::Retry(_)]), "{items:?}");
             } else {
-                answer.problem(503, "too_many_connections");
+                assert_eq!(answer.problem(503, "too_many_connections")["limit"], 4);
                 assert!(answer.header("retry-after").expect("Retry-After").parse::<u64>().is_ok());
             }
             // The other listener has places of its own.
