@@ -5,7 +5,7 @@ use std::{
     io::{self, IoSlice},
     net::IpAddr,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -76,6 +76,17 @@ impl Socket {
         either!(self, s => s.try_read(buffer))
     }
 
+    /// Reads some bytes; 0 is the end.
+    pub fn poll_read_some(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_read_ready(cx))?;
+            match self.try_read(buffer) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                read => return Poll::Ready(read),
+            }
+        }
+    }
+
     /// Wakes the task when there may be something to read.
     pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         either!(self, s => s.poll_read_ready(cx))
@@ -101,15 +112,9 @@ impl Socket {
         let drain = async {
             let mut total = 0;
             while total < MOST {
-                if std::future::poll_fn(|cx| self.poll_read_ready(cx)).await.is_err() {
-                    return;
-                }
-                let mut scratch = [0; 8192];
-                match self.try_read(&mut scratch) {
-                    Ok(0) => return,
-                    Ok(n) => total += n,
-                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(_) => return,
+                match std::future::poll_fn(|cx| self.poll_read_some(cx, &mut [0; 8192])).await {
+                    Ok(n) if n > 0 => total += n,
+                    Ok(_) | Err(_) => return,
                 }
             }
         };

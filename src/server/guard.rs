@@ -38,12 +38,9 @@ pub(super) async fn sniff(socket: &Socket) -> io::Result<(bool, Vec<u8>)> {
     let mut read = [0; PREFACE.len()];
     let mut len = 0;
     loop {
-        std::future::poll_fn(|cx| socket.poll_read_ready(cx)).await?;
-        match socket.try_read(&mut read[len..]) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(n) => len += n,
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => continue,
-            Err(e) => return Err(e),
+        match std::future::poll_fn(|cx| socket.poll_read_some(cx, &mut read[len..])).await? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            n => len += n,
         }
         let http2 = read[..len] == PREFACE[..len];
         if !http2 || len == PREFACE.len() {
