@@ -241,6 +241,7 @@ impl AsyncRead for Watched {
 
 impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.guard.flushed.store(false, Relaxed);
         Pin::new(&mut self.socket).poll_write(cx, bytes)
     }
 
@@ -249,6 +250,7 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.guard.flushed.store(false, Relaxed);
         Pin::new(&mut self.socket).poll_write_vectored(cx, pieces)
     }
 
