@@ -1,29 +1,19 @@
 //! Accepts connections, keeps their deadlines, has hyper parse their requests, and hands a socket over to
-//! its transport once the head of a stream's answer is out.
+//! its transport where the library is not needed: for a stream after its head, for a poll while it waits.
 
 mod guard;
+mod http1;
 mod listener;
 mod read_on;
 mod refusal;
 
 use std::{
-    convert::Infallible,
-    future::poll_fn,
-    net::IpAddr,
-    pin::{Pin, pin},
-    sync::Arc,
-    task::Poll,
-    time::Duration,
+    convert::Infallible, future::poll_fn, net::IpAddr, pin::pin, sync::Arc, task::Poll, time::Duration,
 };
 
 use axum::{Router, body::Body, response::Response};
-use http::{HeaderValue, header};
-use hyper::{
-    Request,
-    body::Incoming,
-    server::conn::{http1, http2},
-    service::service_fn,
-};
+use http::{HeaderValue, Version, header};
+use hyper::{Request, body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -32,13 +22,13 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 
-use self::guard::{Guard, Tracked, Watched};
+use self::guard::{Busy, Guard, Tracked, Watched};
 pub use self::listener::{BindError, Listener};
 use self::read_on::ReadOn;
 use crate::{
     admission::{Admission, Permit},
     drain::Readiness,
-    http::handover::{Handover, Peer},
+    http::handover::Peer,
     metrics::{Metrics, Rejection},
     socket::Socket,
 };
@@ -139,66 +129,19 @@ impl Server {
             },
         };
         let guard = Arc::new(Guard::new(first_head, self.header_timeout, !http2));
-        let io = TokioIo::new(Watched::new(socket, read, Arc::clone(&guard)));
-        let handover = (!http2).then(Handover::default);
+        let io = Watched::new(socket, read, Arc::clone(&guard));
         let turns = http2.then(|| Arc::new(Semaphore::new(TURNS)));
-        let peer = Peer { address, refused: place.refused, handover, turns };
+        let peer = Peer { address, refused: place.refused, handover: None, turns };
         if http2 {
-            // Boxed, so that a connection of one kind has no room for the other.
+            // Boxed, so that a connection has no room for this while it is told which kind it is.
             Box::pin(self.serve_http2(io, peer, &guard)).await;
         } else {
-            Box::pin(self.serve_http1(io, peer, &guard, place)).await;
+            // A task of its own: a held poll is small, and has no room for what came before.
+            self.tasks.clone().spawn(self.serve_http1(io, peer, guard, place));
         }
     }
 
-    async fn serve_http1(self, io: TokioIo<Watched>, peer: Peer, guard: &Arc<Guard>, place: Place) {
-        let handover = peer.handover.clone().unwrap_or_default();
-        let service = service_fn(|request: Request<Incoming>| {
-            Box::pin(self.answer(request.map(Body::new), &peer, guard))
-        });
-        let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(HEAD_BUFFER);
-        let mut connection = Box::pin(http.serve_connection(io, service));
-        let mut stop = pin!(self.stop.cancelled());
-        let mut deadline = pin!(sleep_until(guard.first_deadline()));
-        let mut stopping = false;
-        let ended = poll_fn(|cx| {
-            let ended = connection.as_mut().poll(cx).is_ready();
-            if handover.is_asked() && (ended || guard.head_is_out()) {
-                return Poll::Ready(true);
-            }
-            if ended || guard.oversize().is_some() {
-                return Poll::Ready(false);
-            }
-            if !stopping && stop.as_mut().poll(cx).is_ready() {
-                stopping = true;
-                connection.as_mut().graceful_shutdown();
-                cx.waker().wake_by_ref();
-            }
-            guard.poll_deadline(cx, deadline.as_mut()).map(|()| false)
-        })
-        .await;
-        let timed_out = !ended && guard.is_past_deadline();
-        let parts = Pin::into_inner(connection).into_parts();
-        let socket = parts.io.into_inner().into_socket();
-        match handover.take().filter(|_| ended) {
-            Some(mut stream) => {
-                stream.connect(socket, &parts.read_buf);
-                stream.session_mut().hold(place.permit);
-                tokio::spawn(stream.run());
-            }
-            None if timed_out => {}
-            None => {
-                if let Some(oversize) = guard.oversize() {
-                    refusal::tell(&socket, oversize, self.header_timeout).await;
-                }
-                // hyper has half-closed; what the client still sends must not reset our last bytes.
-                socket.linger(LINGER).await;
-            }
-        }
-    }
-
-    async fn serve_http2(self, io: TokioIo<Watched>, peer: Peer, guard: &Arc<Guard>) {
+    async fn serve_http2(self, io: Watched, peer: Peer, guard: &Arc<Guard>) {
         let server = self.clone();
         let served = Arc::clone(guard);
         let service = service_fn(move |request: Request<Incoming>| {
@@ -212,7 +155,7 @@ impl Server {
             .max_header_list_size(HEAD_BUFFER as u32)
             .keep_alive_interval(Duration::from_secs(25))
             .keep_alive_timeout(Duration::from_secs(10));
-        let mut connection = pin!(http.serve_connection(io, service));
+        let mut connection = pin!(http.serve_connection(TokioIo::new(io), service));
         let mut stop = pin!(self.stop.cancelled());
         let mut deadline = pin!(sleep_until(guard.first_deadline()));
         let mut stopping = false;
@@ -243,16 +186,22 @@ impl Server {
             refusal.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             return Ok(refusal);
         }
-        let keeps_alive = request.version() == http::Version::HTTP_11;
+        let version = request.version();
         request.extensions_mut().insert(peer.clone());
-        let mut response = match self.router.clone().oneshot(request).await {
+        let response = match self.router.clone().oneshot(request).await {
             Ok(response) => response,
             Err(never) => match never {},
         };
+        Ok(self.finish(response, version, peer, busy))
+    }
+
+    /// Says whether the connection closes, as it is decided at the last moment.
+    fn finish(&self, mut response: Response, version: Version, peer: &Peer, busy: Busy) -> Response<Tracked> {
         let closes = self.readiness.is_leaving() || peer.refused.is_some();
+        let keeps_alive = version == Version::HTTP_11;
         if closes && keeps_alive && response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        Ok(response.map(|body| Tracked::new(body, busy)))
+        response.map(|body| Tracked::new(body, busy))
     }
 }

@@ -1,5 +1,6 @@
-//! What a request knows of the connection that it came on, and how a handler asks for that connection:
-//! once the head of the answer is out, the server takes the socket back from the HTTP library.
+//! What a request knows of the connection that it came on, and how a handler asks for that connection: the
+//! server takes the socket back from the HTTP library, for a stream once the head of the answer is out, for a
+//! poll until there is an answer.
 
 use std::{
     convert::Infallible,
@@ -19,7 +20,10 @@ use crate::{
     gateway::Gateway,
     hub::Outbox,
     metrics::Rejection,
-    transport::{Connection, poll::Turns},
+    transport::{
+        Connection,
+        poll::{Turns, Waiting},
+    },
 };
 
 /// An extension of each request.
@@ -35,25 +39,27 @@ pub struct Peer {
     pub turns: Option<Turns>,
 }
 
+/// What takes a connection over.
+pub enum Takeover {
+    /// A stream, for good.
+    Stream(Box<Connection>),
+    /// A poll, until there is an answer.
+    Poll(Waiting),
+}
+
 /// Where a handler leaves what is to take the connection over.
 #[derive(Clone, Default)]
-pub struct Handover(Arc<Mutex<Option<Connection>>>);
+pub struct Handover(Arc<Mutex<Option<Takeover>>>);
 
 impl Handover {
     /// Asks for the connection.
-    pub fn leave(&self, connection: Connection) {
-        *self.0.lock() = Some(connection);
-    }
-
-    /// Whether it was asked for.
-    #[must_use]
-    pub fn is_asked(&self) -> bool {
-        self.0.lock().is_some()
+    pub fn leave(&self, takeover: Takeover) {
+        *self.0.lock() = Some(takeover);
     }
 
     /// What takes the connection over.
     #[must_use]
-    pub fn take(&self) -> Option<Connection> {
+    pub fn take(&self) -> Option<Takeover> {
         self.0.lock().take()
     }
 }
@@ -65,7 +71,7 @@ impl std::fmt::Debug for Handover {
 }
 
 /// The body of an answer whose connection is taken over: it never yields, so that the HTTP library writes
-/// the head of an open stream and no more.
+/// the head of an open stream and no more. (A poll's head is not written before there is a body.)
 #[derive(Debug)]
 pub struct Hold;
 

@@ -7,10 +7,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
+use http_body::Body as _;
 
 use super::{
     State,
-    handover::{Hold, InTurn, OutboxBody, Peer},
+    handover::{Handover, Hold, InTurn, OutboxBody, Peer, Takeover},
     negotiate::{Handshake, SubscribeRequest},
 };
 use crate::{
@@ -36,14 +37,16 @@ pub async fn handle(
     extract::State(state): extract::State<State>,
     request: extract::Request,
 ) -> Result<Response, Fault> {
-    let (head, _) = request.into_parts();
+    let (head, body) = request.into_parts();
     let limit = state.config.limits.channels_per_connection;
     let request = SubscribeRequest::read(&head, limit, state.gateway.now_seconds())?;
     let transport = request.transport;
     let (version, peer) = (head.version, head.extensions.get::<Peer>().cloned());
-    // A poll may be held for long, and so would be its head.
-    drop(head);
-    match serve(&state, version, peer.as_ref(), request).await {
+    // A connection is lent only where nothing of this request is left in it to be taken for the next one.
+    let lender = peer.as_ref().and_then(|peer| peer.handover.as_ref()).filter(|_| body.is_end_stream());
+    // A poll may be held for long, and so would be its request.
+    drop((head, body));
+    match serve(&state, version, peer.as_ref(), lender, request).await {
         Err(fault) if transport == Transport::Sse && is_for_later(fault.code) => Ok(later()),
         answer => answer,
     }
@@ -66,6 +69,7 @@ async fn serve(
     state: &State,
     version: Version,
     peer: Option<&Peer>,
+    lender: Option<&Handover>,
     request: SubscribeRequest,
 ) -> Result<Response, Fault> {
     let permit = admit(state, peer)?;
@@ -77,14 +81,32 @@ async fn serve(
     }
     if request.transport == Transport::Poll {
         let turns = peer.and_then(|peer| peer.turns.as_ref());
-        let answer = poll::answer(&session, channels, request.wait, request.limit, turns).await?;
-        let mut headers = HeaderMap::new();
-        name(&mut headers, &session);
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        return Ok((headers, in_turn(answer)).into_response());
+        return poll(lender, turns, session, channels, request).await;
     }
     stream(state, peer, session, channels, request)
+}
+
+async fn poll(
+    lender: Option<&Handover>,
+    turns: Option<&poll::Turns>,
+    session: Session,
+    channels: Vec<CatchUp>,
+    request: SubscribeRequest,
+) -> Result<Response, Fault> {
+    let mut headers = HeaderMap::new();
+    name(&mut headers, &session);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let asked = poll::ask(session, channels, request.wait, request.limit, turns).await?;
+    let body = match (asked, lender) {
+        (poll::Outcome::Answer(answer), _) => in_turn(answer),
+        (poll::Outcome::Waiting(waiting), Some(lender)) => {
+            lender.leave(Takeover::Poll(waiting));
+            Body::new(Hold)
+        }
+        (poll::Outcome::Waiting(waiting), None) => in_turn(waiting.answer(turns).await),
+    };
+    Ok((headers, body).into_response())
 }
 
 fn in_turn(answer: poll::Answer) -> Body {
@@ -203,7 +225,7 @@ fn stream(
             if status == StatusCode::OK {
                 headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
-            handover.leave(Connection::new(session, protocol, channels));
+            handover.leave(Takeover::Stream(Box::new(Connection::new(session, protocol, channels))));
             Body::new(Hold)
         }
         None => {

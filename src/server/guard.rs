@@ -103,8 +103,9 @@ impl Guard {
         Busy(Arc::clone(self))
     }
 
-    /// Whether the head of the last answer is out, when its body yields nothing.
-    pub(super) fn head_is_out(&self) -> bool {
+    /// Whether the kernel has all that hyper wrote since the last request came: the head of its answer, when
+    /// the body yields nothing.
+    pub(super) fn is_flushed(&self) -> bool {
         self.flushed.load(Relaxed)
     }
 
@@ -135,7 +136,7 @@ impl Guard {
 
     /// How the head is larger than can be read, if it is, once all answers before it are out.
     pub(super) fn oversize(&self) -> Option<Oversize> {
-        self.state.lock().head.oversize().filter(|_| self.head_is_out())
+        self.state.lock().head.oversize().filter(|_| self.is_flushed())
     }
 
     /// Follows the bytes that came. Pending where hyper must not see them: the connection ends.
@@ -215,8 +216,9 @@ impl Watched {
         Self { socket, read, guard }
     }
 
-    pub(super) fn into_socket(self) -> Socket {
-        self.socket
+    /// The socket, and what was read of it and has not been asked for.
+    pub(super) fn into_parts(self) -> (Socket, Vec<u8>) {
+        (self.socket, self.read)
     }
 }
 

@@ -1,9 +1,18 @@
-//! Long polling: a session that is asked for one batch.
+//! Long polling: a session that is asked for one batch. Most of its life it waits, and then it is small: on
+//! HTTP/1 the socket is taken from the HTTP library for as long as that lasts.
 
-use std::{sync::Arc, task::Poll, time::Duration};
+use std::{
+    future::poll_fn,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout_at},
+};
 
 use crate::{
     fault::Fault,
@@ -11,6 +20,7 @@ use crate::{
     hub::Seam,
     publication::Publication,
     session::{CatchUp, Session},
+    socket::Socket,
     wire::{self, Encoding, Framing, Object, Prepared},
 };
 
@@ -18,6 +28,7 @@ use crate::{
 pub type Turns = Arc<Semaphore>;
 
 /// The poll document, and its turn, which is over when the client has it.
+#[derive(Debug)]
 pub struct Answer {
     /// The document.
     pub document: Bytes,
@@ -25,22 +36,40 @@ pub struct Answer {
     pub turn: Option<OwnedSemaphorePermit>,
 }
 
-/// Answers with what the history holds after the cursor, or else waits for the first message, at most
-/// `wait`. Before it makes the document it waits for a turn, if there are `turns`.
+/// What a poll comes to.
+#[derive(Debug)]
+pub enum Outcome {
+    /// There is something to say, or no wait for it.
+    Answer(Answer),
+    /// There is nothing so far.
+    Waiting(Waiting),
+}
+
+/// A poll that waits for its first message.
+#[derive(Debug)]
+pub struct Waiting {
+    session: Session,
+    until: Instant,
+    limit: usize,
+}
+
+/// Answers with what the history holds after the cursor, or else with what came meanwhile, or else waits.
+/// Before it makes a document it waits for a turn, if there are `turns`.
 ///
 /// # Errors
 /// The broker's.
-pub async fn answer(
-    session: &Session,
+pub async fn ask(
+    session: Session,
     mut channels: Vec<CatchUp>,
     wait: Duration,
     limit: usize,
     turns: Option<&Turns>,
-) -> Result<Answer, Fault> {
+) -> Result<Outcome, Fault> {
     loop {
         if channels.iter().any(|c| c.page().start.gap.is_some() || !c.page().messages.is_empty()) {
             let turn = turn(turns).await;
-            return Ok(Answer { document: from_history(session, &mut channels, limit), turn });
+            let document = from_history(&session, &mut channels, limit);
+            return Ok(Outcome::Answer(Answer { document, turn }));
         }
         let outbox = session.outbox();
         for channel in &channels {
@@ -55,7 +84,55 @@ pub async fn answer(
             channel.read_again().await?;
         }
     }
-    Ok(live(session, wait, limit, turns).await)
+    let waiting = Waiting { session, until: Instant::now() + wait, limit };
+    Ok(match wait.is_zero() || waiting.is_over() {
+        true => Outcome::Answer(waiting.answer_now(turns).await),
+        false => Outcome::Waiting(waiting),
+    })
+}
+
+impl Waiting {
+    /// Waits for the first message, and says what came. For where an HTTP library watches the client.
+    pub async fn answer(&self, turns: Option<&Turns>) -> Answer {
+        let _ = timeout_at(self.until, poll_fn(|cx| self.poll_over(cx))).await;
+        self.answer_now(turns).await
+    }
+
+    async fn answer_now(&self, turns: Option<&Turns>) -> Answer {
+        let has_messages = !self.session.outbox().is_empty();
+        let turn = if has_messages { turn(turns).await } else { None };
+        Answer { document: self.document(), turn }
+    }
+
+    /// The same on the plain socket. `None`: the client is gone. What it sends ahead of the answer is added
+    /// to `ahead`.
+    pub async fn answer_on(&self, socket: &Socket, ahead: &mut Vec<u8>) -> Option<Bytes> {
+        let over = poll_fn(|cx| match self.poll_over(cx) {
+            Poll::Ready(()) => Poll::Ready(true),
+            Poll::Pending => poll_gone(cx, socket, ahead).map(|()| false),
+        });
+        let is_there = timeout_at(self.until, over).await.unwrap_or(true);
+        is_there.then(|| self.document())
+    }
+
+    fn poll_over(&self, cx: &Context<'_>) -> Poll<()> {
+        self.session.outbox().watch(cx);
+        match self.is_over() {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        let outbox = self.session.outbox();
+        !outbox.is_empty() || outbox.ending().is_some()
+    }
+
+    fn document(&self) -> Bytes {
+        let outbox = self.session.outbox();
+        let messages = outbox.take_messages(self.limit, ANSWER_BYTES, self.session.metrics());
+        wire::document(&messages, &[], &outbox.cursor(), None)
+    }
 }
 
 /// A document may have a mebibyte, and a client of HTTP/2 may ask for a hundred and read none.
@@ -63,19 +140,17 @@ async fn turn(turns: Option<&Turns>) -> Option<OwnedSemaphorePermit> {
     Arc::clone(turns?).acquire_owned().await.ok()
 }
 
-async fn live(session: &Session, wait: Duration, limit: usize, turns: Option<&Turns>) -> Answer {
-    let outbox = session.outbox();
-    let first = std::future::poll_fn(|cx| {
-        outbox.watch(cx);
-        match outbox.is_empty() && outbox.ending().is_none() {
-            true => Poll::Pending,
-            false => Poll::Ready(()),
+/// Ready when the client is gone. Once it has sent ahead, nothing more is read: what follows waits in the
+/// kernel, and an end behind it is seen after the answer.
+fn poll_gone(cx: &mut Context<'_>, socket: &Socket, ahead: &mut Vec<u8>) -> Poll<()> {
+    while ahead.is_empty() {
+        let mut scratch = [0; 4096];
+        match ready!(socket.poll_read_some(cx, &mut scratch)) {
+            Ok(n) if n > 0 => ahead.extend_from_slice(&scratch[..n]),
+            Ok(_) | Err(_) => return Poll::Ready(()),
         }
-    });
-    let _ = tokio::time::timeout(wait, first).await;
-    let turn = if outbox.is_empty() { None } else { turn(turns).await };
-    let messages = outbox.take_messages(limit, ANSWER_BYTES, session.metrics());
-    Answer { document: wire::document(&messages, &[], &outbox.cursor(), None), turn }
+    }
+    Poll::Pending
 }
 
 /// Shares the answer fairly: one message of each channel in turn, starting at a random one. (Started at the

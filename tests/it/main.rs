@@ -21,6 +21,7 @@ mod delivery;
 mod drain;
 mod gaps;
 mod heartbeat;
+mod held;
 mod http2;
 mod limits;
 mod metrics;
