@@ -5,6 +5,8 @@
 //! `check`. The environment of the process is read in this file only.
 
 mod allowed_origins;
+mod broker;
+mod broker_url;
 mod check;
 mod error;
 mod keys;
@@ -13,6 +15,7 @@ mod listen;
 mod namespaces;
 mod print;
 mod raw;
+mod secret;
 #[cfg(test)]
 mod tests;
 mod units;
@@ -24,10 +27,13 @@ use std::{
 
 pub use self::{
     allowed_origins::AllowedOrigins,
+    broker::{Broker, TlsFiles},
+    broker_url::{BrokerUrl, Deployment, HostPort, Login, RedisUrl},
     error::{ConfigError, Place, Places},
     listen::Listen,
-    namespaces::{Access, History, Namespace, Namespaces, Slow},
-    raw::{BrokerUrl, LogFormat, schema},
+    namespaces::{Access, History, Namespace, Namespaces, RedisChannel, Slow, Source},
+    raw::{LogFormat, schema},
+    secret::Secret,
 };
 use self::{layers::Layers, raw::Raw, units::Size};
 
@@ -68,13 +74,6 @@ pub struct Public {
 pub struct Internal {
     /// The addresses, at least one, none of them the public listener's.
     pub listen: Vec<Listen>,
-}
-
-/// Where messages and their history are held.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Broker {
-    /// Which broker.
-    pub url: BrokerUrl,
 }
 
 /// What a client, a request and a connection may use. Sizes are in bytes.

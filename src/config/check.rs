@@ -3,9 +3,9 @@
 use std::{collections::HashSet, fmt::Display, ops::RangeInclusive};
 
 use super::{
-    AllowedOrigins, Broker, Config, Drain, History, Internal, Limits, Listen, Log, Namespace, Namespaces,
-    Public, Sessions, namespaces,
-    raw::{self, Raw, Source},
+    AllowedOrigins, BrokerUrl, Config, Drain, History, Internal, Limits, Listen, Log, Namespace, Namespaces,
+    Public, RedisChannel, Sessions, Source, broker, namespaces,
+    raw::{self, Raw},
     units::{Count, Size, Time},
 };
 
@@ -20,7 +20,7 @@ pub struct Fault {
 
 /// No limit in bytes is larger: what one connection or channel may hold must stay far below memory.
 const ANY_SIZE: RangeInclusive<Size> = Size::bytes(1)..=Size::mib(1024);
-const ANY_TIME: RangeInclusive<Time> = Time::ZERO..=Time::MAX;
+pub(super) const ANY_TIME: RangeInclusive<Time> = Time::ZERO..=Time::MAX;
 const SOME_TIME: RangeInclusive<Time> = Time::millis(1)..=Time::MAX;
 /// hyper takes twice as much, so that a head which is too long is answered and not cut off; less
 /// than the lower bound would refuse what browsers send.
@@ -36,7 +36,7 @@ pub fn check(raw: &Raw, insecure: bool) -> Result<Config, Fault> {
             allowed_origins: allowed_origins(&raw.public)?,
         },
         internal: Internal { listen: raw.internal.listen.0.clone() },
-        broker: Broker { url: raw.broker.url },
+        broker: broker::check(&raw.broker)?,
         limits: limits(&raw.limits)?,
         sessions: sessions(&raw.sessions)?,
         drain: Drain {
@@ -124,10 +124,11 @@ fn sessions(raw: &raw::Sessions) -> Result<Sessions, Fault> {
 }
 
 fn all_namespaces(raw: &Raw) -> Result<Namespaces, Fault> {
+    let broker = &raw.broker;
     let mut names = HashSet::new();
     let mut listed = Vec::new();
     for (index, raw) in raw.namespaces.iter().enumerate() {
-        let namespace = namespace(raw, &format!("namespaces[{index}]"))?;
+        let namespace = namespace(raw, broker, &format!("namespaces[{index}]"))?;
         if !names.insert(namespace.name.clone()) {
             return fault(
                 [format!("namespaces[{index}].name")],
@@ -136,12 +137,12 @@ fn all_namespaces(raw: &Raw) -> Result<Namespaces, Fault> {
         }
         listed.push(namespace);
     }
-    let default = namespace(&raw::Namespace::built_in(), namespaces::DEFAULT)?;
+    let default = namespace(&raw::Namespace::built_in(), broker, namespaces::DEFAULT)?;
     Ok(Namespaces::new(default, listed))
 }
 
 /// `path` is where the namespace stands in the file.
-fn namespace(raw: &raw::Namespace, path: &str) -> Result<Namespace, Fault> {
+fn namespace(raw: &raw::Namespace, broker: &raw::Broker, path: &str) -> Result<Namespace, Fault> {
     let name = &raw.name;
     if name.is_empty() {
         return fault([format!("{path}.name")], "namespaces.name is missing".into());
@@ -151,11 +152,6 @@ fn namespace(raw: &raw::Namespace, path: &str) -> Result<Namespace, Fault> {
         let sentence =
             format!("namespaces.name = {name:?} is not a name: write 1 to 200 of A-Z a-z 0-9 _ . ~ @ -");
         return fault([format!("{path}.name")], sentence);
-    }
-    if raw.source == Source::Redis {
-        let sentence =
-            format!("namespace {name:?} has source = \"redis\", which broker.url = \"memory:\" cannot serve");
-        return fault([format!("{path}.source")], sentence);
     }
     let of_this = |fault: Fault| Fault {
         keys: fault.keys.iter().map(|key| key.replacen("namespaces", path, 1)).collect(),
@@ -171,7 +167,39 @@ fn namespace(raw: &raw::Namespace, path: &str) -> Result<Namespace, Fault> {
         subscribe: raw.subscribe,
         client_publish: raw.client_publish,
         slow: raw.slow,
+        source: source(raw, broker, path)?,
     })
+}
+
+fn source(raw: &raw::Namespace, broker: &raw::Broker, path: &str) -> Result<Source, Fault> {
+    let (name, pattern) = (&raw.name, &raw.redis_channel);
+    let wrong = |what: &str| {
+        fault(
+            [format!("{path}.redis_channel")],
+            format!("namespace {name:?}: redis_channel = {pattern:?} {what}"),
+        )
+    };
+    if raw.source == raw::Source::Tidegate {
+        return match pattern == namespaces::CHANNEL {
+            true => Ok(Source::Tidegate),
+            false => wrong("has no effect without source = \"redis\""),
+        };
+    }
+    if broker.url == BrokerUrl::Memory {
+        let sentence =
+            format!("namespace {name:?} has source = \"redis\", which broker.url = \"memory:\" cannot serve");
+        return fault([format!("{path}.source")], sentence);
+    }
+    let Some(channel) = RedisChannel::parse(pattern) else {
+        return wrong("must have {channel} exactly once, as in \"app.{channel}\"");
+    };
+    if pattern.len() > 256 || pattern.contains(char::is_control) {
+        return wrong("is longer than 256 bytes or has a control character");
+    }
+    if channel.before().strip_prefix(broker.prefix.as_str()).is_some_and(|rest| rest.starts_with(":{")) {
+        return wrong("is where Tidegate keeps its own messages: choose another, or another broker.prefix");
+    }
+    Ok(Source::Redis(channel))
 }
 
 /// Levels and `target=level`, the part of the filter syntax that every reader of it shares.
@@ -194,14 +222,21 @@ fn level(raw: &raw::Log) -> Result<String, Fault> {
     fault(["log.level"], sentence)
 }
 
-fn within<T: PartialOrd + Display>(key: &str, value: T, range: RangeInclusive<T>) -> Result<T, Fault> {
+pub(super) fn within<T: PartialOrd + Display>(
+    key: &str,
+    value: T,
+    range: RangeInclusive<T>,
+) -> Result<T, Fault> {
     if range.contains(&value) {
         return Ok(value);
     }
     fault([key], format!("{key} = {value} is out of range: {} to {}", range.start(), range.end()))
 }
 
-fn fault<T, K: Into<String>>(keys: impl IntoIterator<Item = K>, sentence: String) -> Result<T, Fault> {
+pub(super) fn fault<T, K: Into<String>>(
+    keys: impl IntoIterator<Item = K>,
+    sentence: String,
+) -> Result<T, Fault> {
     let keys = keys.into_iter().map(Into::into).collect();
     Err(Fault { keys, sentence })
 }

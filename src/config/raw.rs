@@ -7,8 +7,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    broker_url::BrokerUrl,
     listen::{List, Listen},
     namespaces::{self, Access, Slow},
+    secret::Secret,
     units::{Count, Size, Time},
 };
 
@@ -67,10 +69,39 @@ table! {
 }
 
 table! {
-    /// Where messages and their history are held.
+    /// Where messages and their history are held. All but `url` and `linger` are for Redis.
     Broker {
-        /// `memory:` is one node without Redis.
+        /// `memory:`, one node without Redis; or `redis://[user:password@]host:port[/db]`,
+        /// `redis-sentinel://host:port,…/service[/db]`, `redis-cluster://host:port,…`, all with
+        /// `rediss` for TLS; or `unix:/path[?db=N]`.
         url: BrokerUrl = BrokerUrl::Memory,
+        /// The ACL user, where the URL does not name one.
+        username: String = String::new(),
+        /// The password, where the URL does not hold one.
+        password: Secret = Secret::default(),
+        /// A file with the password.
+        password_file: String = String::new(),
+        /// PEM certificates that the servers' are checked against. Empty: those of the system.
+        ca_file: String = String::new(),
+        /// A PEM client certificate, with `key_file`.
+        cert_file: String = String::new(),
+        /// The key of `cert_file`.
+        key_file: String = String::new(),
+        /// The ACL user of the Sentinels.
+        sentinel_username: String = String::new(),
+        /// The password of the Sentinels. They are not sent the one of the servers.
+        sentinel_password: Secret = Secret::default(),
+        /// A file with the password of the Sentinels.
+        sentinel_password_file: String = String::new(),
+        /// Before every key and channel in Redis: 1 to 64 bytes of `A-Z a-z 0-9 _ . : ~ @ / -`.
+        #[schemars(extend("pattern" = r"^[A-Za-z0-9_.:~@/-]{1,64}$"))]
+        prefix: String = "tidegate".into(),
+        /// Over how many hash tags the channels are spread, 1 to 4096; fixed for the life of a deployment.
+        partitions: Count = Count(256),
+        /// How long an answer may take.
+        command_timeout: Time = Time::secs(2),
+        /// How long a channel stays subscribed after its last local client.
+        linger: Time = Time::secs(30),
     }
 }
 
@@ -150,6 +181,9 @@ table! {
         slow: Slow = Slow::Disconnect,
         /// Where the messages come from.
         source: Source = Source::Tidegate,
+        /// For `source = "redis"`: the Redis channel of a channel, with `{channel}` for its name.
+        #[schemars(extend("pattern" = r"\{channel\}"))]
+        redis_channel: String = namespaces::CHANNEL.into(),
     }
 }
 
@@ -168,33 +202,6 @@ table! {
         /// `off`, `error`, `warn`, `info`, `debug` or `trace`; with commas, `target=level` for
         /// single modules.
         level: String = "info".into(),
-    }
-}
-
-/// Which broker holds the messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(try_from = "String")]
-#[schemars(inline, !try_from)]
-pub enum BrokerUrl {
-    /// One node, no Redis.
-    #[serde(rename = "memory:")]
-    Memory,
-}
-
-impl TryFrom<String> for BrokerUrl {
-    type Error = String;
-
-    fn try_from(url: String) -> Result<Self, String> {
-        match url.as_str() {
-            "memory:" => Ok(Self::Memory),
-            // The rest may hold a password.
-            _ => Err(match url.split_once(':') {
-                Some((scheme, _)) if scheme.starts_with("redis") => {
-                    format!("{scheme}: is not in this release: only \"memory:\" is")
-                }
-                _ => "no broker has this URL: write \"memory:\"".into(),
-            }),
-        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The configuration from end to end: what an operator writes, and what comes of it.
 
+mod broker;
 mod faults;
 mod output;
 mod sources;
@@ -52,7 +53,15 @@ allowed_origins = "HTTPS://a.example:443"
 [internal]
 listen = "localhost:2"
 [broker]
-url = "memory:"
+url = "redis-sentinel://s1,[::1]:7/main/3"
+username = "app"
+password = "hunter2"
+sentinel_username = "watch"
+sentinel_password = "hunter3"
+prefix = "a:b"
+partitions = 8
+command_timeout = "9s"
+linger = "10s"
 [limits]
 message = 1000
 batch = "2KiB"
@@ -81,7 +90,8 @@ history_age = "17s"
 subscribe = "anyone"
 client_publish = true
 slow = "latest"
-source = "tidegate"
+source = "redis"
+redis_channel = "x.{channel}.y"
 [log]
 format = "json"
 level = "warn,tidegate::hub=debug"

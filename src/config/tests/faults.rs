@@ -46,10 +46,6 @@ fn a_fault_names_line_key_value_and_cure() {
         ),
         ("[log]\nlevel = ''", "configuration:2: log.level = \"\" is not a level"),
         (
-            "[broker]\nurl = 'redis://u:secret@h'",
-            "configuration:2: broker.url: redis: is not in this release: only \"memory:\" is",
-        ),
-        (
             "[broker]\nurl = 'secret'",
             "configuration:2: broker.url: no broker has this URL: write \"memory:\"",
         ),

@@ -146,7 +146,7 @@ fn a_key_of_a_later_release_is_refused_by_name() {
     for key in [
         "public.tls_cert_file",
         "public.proxy_protocol",
-        "broker.password_file",
+        "internal.client_ca_file",
         "limits.connections_per_subject",
         "auth.jwt.jwks_url",
         "tracing.sample_ratio",
@@ -160,10 +160,6 @@ fn a_key_of_a_later_release_is_refused_by_name() {
         assert_eq!(env(&[(&variable, "")]).unwrap_err().to_string(), format!("{variable}: {expected}"));
     }
     assert!(fault("[[auth.keys]]\nname = 'x'").contains("`auth` is not in this release"));
-    assert!(
-        fault("[[namespaces]]\nname = 'a'\nredis_channel = 'x'")
-            .starts_with("configuration:3: `namespaces.redis_channel` is not")
-    );
     assert!(
         env(&[("TIDEGATE_AUTH", "x")]).unwrap_err().to_string().contains("`auth` is not in this release")
     );

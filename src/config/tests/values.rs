@@ -14,7 +14,19 @@ fn defaults_are_those_of_the_design() {
         Public { listen: vec![tcp("127.0.0.1:8000")], allowed_origins: AllowedOrigins::SameHost }
     );
     assert_eq!(config.internal, Internal { listen: vec![tcp("127.0.0.1:9000")] });
-    assert_eq!(config.broker, Broker { url: BrokerUrl::Memory });
+    assert_eq!(
+        config.broker,
+        Broker {
+            url: BrokerUrl::Memory,
+            login: Login::default(),
+            sentinel_login: Login::default(),
+            tls: TlsFiles::default(),
+            prefix: "tidegate".into(),
+            partitions: 256,
+            command_timeout: seconds(2),
+            linger: seconds(30),
+        }
+    );
     assert_eq!(
         config.limits,
         Limits {
@@ -45,6 +57,7 @@ fn defaults_are_those_of_the_design() {
             subscribe: Access::Token,
             client_publish: false,
             slow: Slow::Disconnect,
+            source: Source::Tidegate,
         }
     );
     assert_eq!(config.namespaces.iter().count(), 1);
@@ -60,6 +73,23 @@ fn every_key_reaches_the_configuration() {
     assert_eq!(config.public.listen, [tcp("[::1]:1"), Listen::Unix("/run/t.sock".into())]);
     assert_eq!(config.public.allowed_origins, AllowedOrigins::Exact(vec!["https://a.example".into()]));
     assert_eq!(config.internal.listen, [tcp("127.0.0.1:2")]);
+    let login = |name: &str, password: &str| Login {
+        username: Some(name.into()),
+        password: Some(Secret::new(password)),
+    };
+    assert_eq!(
+        config.broker,
+        Broker {
+            url: "redis-sentinel://s1:26379,[::1]:7/main/3".parse().unwrap(),
+            login: login("app", "hunter2"),
+            sentinel_login: login("watch", "hunter3"),
+            tls: TlsFiles::default(),
+            prefix: "a:b".into(),
+            partitions: 8,
+            command_timeout: seconds(9),
+            linger: seconds(10),
+        }
+    );
     assert_eq!(
         config.limits,
         Limits {
@@ -96,6 +126,7 @@ fn every_key_reaches_the_configuration() {
             subscribe: Access::Anyone,
             client_publish: true,
             slow: Slow::Latest,
+            source: Source::Redis(RedisChannel::parse("x.{channel}.y").unwrap()),
         }
     );
     assert!(!prices.history.is_kept());
@@ -145,6 +176,11 @@ fn a_value_out_of_its_range_is_refused_with_the_range() {
         ("sessions.max_age=9000h", "sessions.max_age = 9000h is out of range: 0s to 8760h"),
         ("drain.notice=9000h", "drain.notice = 9000h is out of range: 0s to 8760h"),
         ("drain.period=9000h", "drain.period = 9000h is out of range: 0s to 8760h"),
+        ("broker.partitions=0", "broker.partitions = 0 is out of range: 1 to 4096"),
+        ("broker.partitions=4097", "broker.partitions = 4097 is out of range: 1 to 4096"),
+        ("broker.command_timeout=9ms", "broker.command_timeout = 9ms is out of range: 10ms to 1m"),
+        ("broker.command_timeout=61s", "broker.command_timeout = 1m1s is out of range: 10ms to 1m"),
+        ("broker.linger=9000h", "broker.linger = 9000h is out of range: 0s to 8760h"),
         ("limits.message=9MiB", "limits.message = 9MiB is over limits.batch = 8MiB"),
         ("limits.batch=1KiB", "limits.message = 256KiB is over limits.batch = 1KiB"),
     ];
