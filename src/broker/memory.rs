@@ -15,9 +15,9 @@ use std::{
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::mpsc;
 
-use self::{keys::Digest, shard::Shard};
+use self::shard::Shard;
 use crate::{
-    broker::{BrokerError, BrokerEvent, Channels, Info, Page, Replay},
+    broker::{BrokerError, BrokerEvent, Channels, Info, Page, Replay, idempotency::Digest},
     channel::Channel,
     clock::Clock,
     config::History,

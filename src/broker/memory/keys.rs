@@ -5,24 +5,15 @@ use std::{
     sync::Arc,
 };
 
-use sha2::{Digest as _, Sha256};
-
 use crate::{
+    broker::idempotency::{Digest, LIFE},
     channel::Channel,
     position::Position,
-    publication::{Draft, IdempotencyKey, Kind},
+    publication::IdempotencyKey,
 };
-
-/// How long a key is remembered: 5 minutes (docs/publishing.md), in milliseconds.
-pub(super) const LIFE: u64 = 5 * 60 * 1000;
 
 /// Forgotten with each key that is remembered: more than one, so that a crowd of them melts.
 const FORGOTTEN_AT_ONCE: usize = 4;
-
-/// What a draft says, collision-safe, in 32 bytes: a payload itself would be held long after the history
-/// let it go.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Digest([u8; 32]);
 
 /// The keys of a shard.
 #[derive(Default)]
@@ -42,24 +33,6 @@ struct Known {
     digest: Digest,
     position: Position,
     ends: u64,
-}
-
-impl Digest {
-    /// Of kind, event and payload.
-    pub(super) fn of(draft: &Draft) -> Self {
-        let kind = match draft.payload.kind() {
-            Kind::Json => 0,
-            Kind::Text => 1,
-            Kind::Bytes => 2,
-        };
-        let event = draft.event.as_ref().map_or("", |event| event.as_str());
-        // An event name has at most 64 bytes and is never empty: its length tells where it ends.
-        let hash = Sha256::new()
-            .chain_update([kind, event.len() as u8])
-            .chain_update(event)
-            .chain_update(draft.payload.bytes());
-        Self(hash.finalize().into())
-    }
 }
 
 impl Keys {

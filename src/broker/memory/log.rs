@@ -165,20 +165,7 @@ impl Log {
     /// The messages after an offset that fit on a page, at least one; and whether more are kept.
     pub(super) fn page(&self, after: u64, page: Page) -> (Vec<Arc<Publication>>, bool) {
         let skipped = usize::try_from((after + 1).saturating_sub(self.floor())).unwrap_or(usize::MAX);
-        let rest = self.kept.range(skipped.min(self.kept.len())..);
-        let all = rest.len();
-        let mut left = page.bytes;
-        let mut messages = Vec::new();
-        for message in rest.take(page.messages.max(1)) {
-            match left.checked_sub(message.size()) {
-                Some(rest) => left = rest,
-                None if messages.is_empty() => left = 0,
-                None => break,
-            }
-            messages.push(message.clone());
-        }
-        let more = messages.len() < all;
-        (messages, more)
+        page.cut(self.kept.range(skipped.min(self.kept.len())..))
     }
 
     /// When to look for something to drop again. Readers never see an expired message, so this may be

@@ -6,12 +6,9 @@ use std::{
     sync::Arc,
 };
 
-use super::{
-    keys::{Digest, Keys},
-    log::Log,
-};
+use super::{keys::Keys, log::Log};
 use crate::{
-    broker::{BrokerError, BrokerEvent, Info, Page, Replay},
+    broker::{BrokerError, BrokerEvent, Info, Page, Replay, idempotency::Digest},
     channel::Channel,
     clock::Clock,
     config::History,

@@ -9,10 +9,11 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{keys::LIFE, *};
+use super::*;
 use crate::{
+    broker::idempotency::LIFE,
     gap::GapReason,
-    publication::{IdempotencyKey, Kind, Payload},
+    publication::{IdempotencyKey, Kind, Payload, Publication},
 };
 
 const SECOND: u64 = 1000;
@@ -28,6 +29,13 @@ struct Fixture {
     memory: Memory,
     events: mpsc::Receiver<BrokerEvent>,
     now: Arc<AtomicU64>,
+}
+
+fn published(event: BrokerEvent) -> (Arc<Publication>, u64) {
+    match event {
+        BrokerEvent::Published { publication, floor } => (publication, floor),
+        BrokerEvent::Gap { .. } | BrokerEvent::Disconnect { .. } => panic!("{event:?}"),
+    }
 }
 
 fn broker() -> Fixture {
@@ -89,7 +97,7 @@ impl Fixture {
 
     fn heard(&mut self) -> Vec<(u64, u64)> {
         let events = std::iter::from_fn(|| self.events.try_recv().ok());
-        events.map(|BrokerEvent::Published { publication, floor }| (publication.offset, floor)).collect()
+        events.map(published).map(|(publication, floor)| (publication.offset, floor)).collect()
     }
 
     /// Sweeps once a minute for so long.
@@ -333,7 +341,7 @@ async fn publishers_at_once_are_heard_in_the_order_of_offsets_and_none_is_lost()
     }
     let mut last = 0;
     for offset in 1..=4000 {
-        let BrokerEvent::Published { publication, floor } = events.recv().await.unwrap();
+        let (publication, floor) = published(events.recv().await.unwrap());
         assert_eq!(publication.offset, offset);
         assert!(floor <= offset && publication.time >= last);
         last = publication.time;
