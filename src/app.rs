@@ -2,16 +2,16 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     admission::{Admission, Limits},
-    broker::{Broker, memory::Memory},
+    broker::{Broker, BrokerEvent, memory::Memory, redis::Redis},
     clock::Clock,
-    config::{Config, Listen},
+    config::{BrokerUrl, Config, Listen},
     drain::{self, Pace, Readiness},
-    gateway::{Gateway, pump},
+    gateway::{Gateway, counts, pump},
     http,
     metrics::Metrics,
     server::{BindError, Listener, Server},
@@ -32,6 +32,9 @@ pub enum StartError {
     /// An address.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// What is in Redis is not this gateway's.
+    #[error("{0}")]
+    Broker(String),
     /// A fault in our own metrics.
     #[error("cannot register the metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -58,10 +61,13 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let metrics = Arc::new(Metrics::new()?);
     let (public, public_addresses) = bind(&config.public.listen, "public.listen").await?;
     let (internal, internal_addresses) = bind(&config.internal.listen, "internal.listen").await?;
-    let (memory, events) = Memory::new(EVENTS, Clock::system());
-    let broker = Broker::Memory(memory);
+    let (broker, events) = broker(&config, &metrics).await?;
     let gateway = Gateway::new(Arc::clone(&config), broker.clone(), Arc::clone(&metrics));
-    let mut background = vec![tokio::spawn(pump::run(gateway.clone(), events)), tokio::spawn(sweep(broker))];
+    let mut background = vec![
+        tokio::spawn(pump::run(gateway.clone(), events)),
+        tokio::spawn(counts::run(gateway.clone())),
+        tokio::spawn(sweep(broker)),
+    ];
     let descriptors = descriptors();
     let reserve = (descriptors / 20).clamp(*RESERVE.start(), *RESERVE.end());
     let admission = Admission::new(Limits {
@@ -115,6 +121,25 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         stop,
         background,
     })
+}
+
+/// The broker that is configured. Redis may be away: it is waited for a moment, so that what will never work
+/// is said at once.
+async fn broker(
+    config: &Arc<Config>,
+    metrics: &Arc<Metrics>,
+) -> Result<(Broker, mpsc::Receiver<BrokerEvent>), StartError> {
+    match &config.broker.url {
+        BrokerUrl::Memory => {
+            let (memory, events) = Memory::new(EVENTS, Clock::system());
+            Ok((Broker::Memory(memory), events))
+        }
+        BrokerUrl::Redis(_) => {
+            let (redis, events) = Redis::start(config, metrics, EVENTS).map_err(StartError::Broker)?;
+            redis.first_word().await.map_err(StartError::Broker)?;
+            Ok((Broker::Redis(redis), events))
+        }
+    }
 }
 
 /// The listeners, and what they are bound to.

@@ -1,13 +1,16 @@
 //! What the gateway asks of a broker, whichever it is: publish, listen, read, list. Knows neither
 //! subscribers nor bytes on a wire; what it was told to listen to comes back as [`BrokerEvent`]s.
 
+mod idempotency;
 pub mod memory;
+pub mod redis;
 
 use std::sync::Arc;
 
 use crate::{
     channel::Channel,
     config::History,
+    gap::Gap,
     position::{Position, Since},
     publication::{Draft, Publication, Receipt},
     resume::Start,
@@ -18,9 +21,12 @@ use crate::{
 pub enum Broker {
     /// One node, no Redis: the embedded default.
     Memory(memory::Memory),
+    /// Many nodes over Redis or Valkey.
+    Redis(redis::Redis),
 }
 
-/// What comes back for a channel that is listened to. For one channel, in the order of offsets.
+/// What comes back for a channel that is listened to: each message follows on the one before it, or a gap
+/// stands between them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BrokerEvent {
     /// A message was accepted, here or elsewhere.
@@ -30,6 +36,54 @@ pub enum BrokerEvent {
         /// The oldest offset that the history keeps after it; the next one where it keeps none.
         floor: u64,
     },
+    /// Here messages are missing, or may be: what follows continues at the gap's end.
+    Gap {
+        /// Where.
+        channel: Channel,
+        /// From where a subscriber stood who had heard everything.
+        gap: Gap,
+    },
+    /// Another node was told to end connections.
+    Disconnect {
+        /// Which.
+        target: Target,
+        /// Those that were there before this moment, in ms since 1970 by the broker's clock.
+        before: u64,
+    },
+}
+
+/// Whose connections end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Of the token's subject.
+    Subject(String),
+    /// The one with this id.
+    Connection(String),
+    /// All that listen to this channel.
+    Channel(Channel),
+}
+
+impl Target {
+    /// The kind and the name, as they travel between nodes.
+    #[must_use]
+    pub fn parts(&self) -> (&'static str, &str) {
+        match self {
+            Self::Subject(name) => ("subject", name),
+            Self::Connection(id) => ("connection", id),
+            Self::Channel(channel) => ("channel", channel.as_str()),
+        }
+    }
+
+    /// What [`Target::parts`] took apart; `None` for what a later release may say.
+    #[must_use]
+    pub fn from_parts(kind: &str, name: &str) -> Option<Self> {
+        match kind {
+            "subject" => Some(Self::Subject(name.to_owned())),
+            "connection" => Some(Self::Connection(name.to_owned())),
+            "channel" => name.parse().ok().map(Self::Channel),
+            _ => None,
+        }
+    }
 }
 
 /// Why a broker did not do what it was asked.
@@ -47,12 +101,34 @@ pub enum BrokerError {
 }
 
 /// How much of a history to hand out at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Page {
     /// At most so many messages.
     pub messages: usize,
     /// At most so many bytes of payloads and events; the first message comes whatever its size.
     pub bytes: usize,
+}
+
+impl Page {
+    /// The first of `messages` that fit, at least one; and whether more follow.
+    fn cut<'a>(
+        self,
+        messages: impl ExactSizeIterator<Item = &'a Arc<Publication>>,
+    ) -> (Vec<Arc<Publication>>, bool) {
+        let all = messages.len();
+        let mut left = self.bytes;
+        let mut taken = Vec::new();
+        for message in messages.take(self.messages.max(1)) {
+            match left.checked_sub(message.size()) {
+                Some(rest) => left = rest,
+                None if taken.is_empty() => left = 0,
+                None => break,
+            }
+            taken.push(Arc::clone(message));
+        }
+        let more = taken.len() < all;
+        (taken, more)
+    }
 }
 
 /// A piece of a channel's history, taken at one moment between two publishes.
@@ -100,6 +176,7 @@ impl Broker {
     ) -> Result<Receipt, BrokerError> {
         match self {
             Self::Memory(memory) => memory.publish(channel, history, draft).await,
+            Self::Redis(redis) => redis.publish(channel, history, draft).await,
         }
     }
 
@@ -111,6 +188,7 @@ impl Broker {
     pub async fn listen(&self, channel: &Channel) -> Result<Position, BrokerError> {
         match self {
             Self::Memory(memory) => Ok(memory.listen(channel)),
+            Self::Redis(redis) => redis.listen(channel).await,
         }
     }
 
@@ -118,6 +196,7 @@ impl Broker {
     pub fn unlisten(&self, channel: &Channel) {
         match self {
             Self::Memory(memory) => memory.unlisten(channel),
+            Self::Redis(redis) => redis.unlisten(channel),
         }
     }
 
@@ -135,6 +214,7 @@ impl Broker {
     ) -> Result<Replay, BrokerError> {
         match self {
             Self::Memory(memory) => Ok(memory.read(channel, history, since, page)),
+            Self::Redis(redis) => redis.read(channel, history, since, page).await,
         }
     }
 
@@ -145,6 +225,7 @@ impl Broker {
     pub async fn info(&self, channel: &Channel, history: &History) -> Result<Info, BrokerError> {
         match self {
             Self::Memory(memory) => Ok(memory.info(channel, history)),
+            Self::Redis(redis) => redis.info(channel, history).await,
         }
     }
 
@@ -160,6 +241,7 @@ impl Broker {
     ) -> Result<Channels, BrokerError> {
         match self {
             Self::Memory(memory) => Ok(memory.channels(prefix, after, limit)),
+            Self::Redis(redis) => redis.channels(prefix, after, limit).await,
         }
     }
 
@@ -173,6 +255,51 @@ impl Broker {
                 memory.forget(channel);
                 Ok(())
             }
+            Self::Redis(redis) => redis.forget(channel).await,
+        }
+    }
+
+    /// Tells the other nodes to end connections.
+    ///
+    /// # Errors
+    /// The broker is away.
+    pub async fn disconnect(&self, target: &Target) -> Result<(), BrokerError> {
+        match self {
+            Self::Memory(_) => Ok(()),
+            Self::Redis(redis) => redis.disconnect(target).await,
+        }
+    }
+
+    /// Tells how many listen here; 0 takes a figure back. Figures that are not renewed are forgotten.
+    ///
+    /// # Errors
+    /// The broker is away.
+    pub async fn report(&self, counts: &[(Channel, usize)]) -> Result<(), BrokerError> {
+        match self {
+            Self::Memory(_) => Ok(()),
+            Self::Redis(redis) => redis.report(counts).await,
+        }
+    }
+
+    /// How many listen at other nodes, and the age of the oldest of their figures in ms.
+    ///
+    /// # Errors
+    /// The broker is away.
+    pub async fn counted(&self, channel: &Channel) -> Result<(usize, u64), BrokerError> {
+        match self {
+            Self::Memory(_) => Ok((0, 0)),
+            Self::Redis(redis) => redis.counted(channel).await,
+        }
+    }
+
+    /// Whether it is up, or was.
+    ///
+    /// # Errors
+    /// Why not, in a sentence.
+    pub fn state(&self) -> Result<(), String> {
+        match self {
+            Self::Memory(_) => Ok(()),
+            Self::Redis(redis) => redis.state(),
         }
     }
 
@@ -180,6 +307,7 @@ impl Broker {
     pub async fn sweep(&self) {
         match self {
             Self::Memory(memory) => memory.sweep().await,
+            Self::Redis(redis) => redis.sweep().await,
         }
     }
 
@@ -188,6 +316,7 @@ impl Broker {
     pub fn now(&self) -> u64 {
         match self {
             Self::Memory(memory) => memory.now(),
+            Self::Redis(redis) => redis.now(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Where broker and hub meet: the rules of the namespaces, one listener in the broker for all of a channel's
 //! members here, and the way of every request into the broker.
 
+pub mod counts;
 pub mod pump;
 
 use std::sync::Arc;
@@ -8,9 +9,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::{
-    broker::{Broker, BrokerError, Page, Replay},
+    broker::{Broker, BrokerError, Page, Replay, Target},
     channel::Channel,
-    config::{Config, Namespace},
+    config::{Config, Namespace, Source},
     disconnect::Disconnect,
     fault::{Code, Fault},
     hub::{ConnectionId, Hub, Key, Outbox, Registry, Slot, Topic},
@@ -67,17 +68,6 @@ pub struct Info {
     pub subscribers: usize,
     /// How old that figure is.
     pub subscribers_age_ms: u64,
-}
-
-/// Whose connections end.
-#[derive(Clone, Debug)]
-pub enum Target {
-    /// Of the token's subject.
-    Subject(String),
-    /// The one with this id.
-    Connection(String),
-    /// All that listen to this channel.
-    Channel(Channel),
 }
 
 /// A member of a channel's topic on this node. Leaves it when dropped.
@@ -163,6 +153,14 @@ impl Gateway {
         self.0.broker.now()
     }
 
+    /// Whether the broker is up, or was: a link that is away is a pause.
+    ///
+    /// # Errors
+    /// Why not, in a sentence.
+    pub fn broker_state(&self) -> Result<(), String> {
+        self.0.broker.state()
+    }
+
     /// Seconds since 1970, by the broker's clock.
     #[must_use]
     pub fn now_seconds(&self) -> u64 {
@@ -171,6 +169,20 @@ impl Gateway {
 
     fn namespace(&self, channel: &Channel) -> &Arc<Namespace> {
         self.0.config.namespaces.of(channel.as_str())
+    }
+
+    /// Whether messages of a channel come in here.
+    fn is_ours(&self, channel: &Channel) -> Result<(), Fault> {
+        match &self.namespace(channel).source {
+            Source::Tidegate => Ok(()),
+            Source::Redis(name) => Err(Fault::new(
+                Code::Forbidden,
+                format!(
+                    "other programs feed this channel (namespaces.source = \"redis\"): PUBLISH to {:?} in Redis",
+                    name.of(channel.as_str())
+                ),
+            )),
+        }
     }
 
     /// Publishes a message.
@@ -183,6 +195,7 @@ impl Gateway {
         if size > config.limits.message {
             return Err(message_too_large(config.limits.message));
         }
+        self.is_ours(channel)?;
         let timer = metrics.publish_timer();
         let receipt = broker.publish(channel, &self.namespace(channel).history, draft).await?;
         metrics.published(&receipt, timer);
@@ -256,11 +269,12 @@ impl Gateway {
     /// The broker's.
     pub async fn info(&self, channel: &Channel) -> Result<Info, Fault> {
         let info = self.0.broker.info(channel, &self.namespace(channel).history).await?;
+        let (elsewhere, subscribers_age_ms) = self.0.broker.counted(channel).await?;
         Ok(Info {
             position: info.position,
             messages: info.messages,
-            subscribers: self.0.hub.topic(channel).map_or(0, |topic| topic.len()),
-            subscribers_age_ms: 0,
+            subscribers: elsewhere + self.0.hub.topic(channel).map_or(0, |topic| topic.len()),
+            subscribers_age_ms,
         })
     }
 
@@ -283,27 +297,38 @@ impl Gateway {
     /// # Errors
     /// The broker's.
     pub async fn forget(&self, channel: &Channel) -> Result<(), Fault> {
+        self.is_ours(channel)?;
         Ok(self.0.broker.forget(channel).await?)
     }
 
-    /// Ends connections for good. It bars nobody from coming back.
+    /// Ends connections for good, on every node. It bars nobody from coming back.
     ///
     /// # Errors
-    /// The broker's, once it tells other nodes.
+    /// The broker's: other nodes could not be told.
     pub async fn disconnect(&self, target: Target) -> Result<(), Fault> {
+        self.end(&target, u64::MAX);
+        Ok(self.0.broker.disconnect(&target).await?)
+    }
+
+    /// Ends connections of this node that were there before a moment of the broker's clock, in ms.
+    fn end(&self, target: &Target, before: u64) {
+        let end = |outbox: &Arc<Outbox>| {
+            if outbox.opened() < before {
+                outbox.end(Disconnect::Revoked);
+            }
+        };
         match target {
             // Without credentials no connection has a subject.
             Target::Subject(_) => {}
             Target::Connection(id) => {
                 let outbox = id.parse::<ConnectionId>().ok().and_then(|id| self.0.registry.get(id));
-                outbox.iter().for_each(|outbox| outbox.end(Disconnect::Revoked));
+                outbox.iter().for_each(end);
             }
             Target::Channel(channel) => {
-                let topic = self.0.hub.topic(&channel);
-                topic.iter().for_each(|topic| topic.end_all(Disconnect::Revoked));
+                let topic = self.0.hub.topic(channel);
+                topic.iter().for_each(|topic| topic.outboxes().iter().for_each(end));
             }
         }
-        Ok(())
     }
 }
 

@@ -23,7 +23,9 @@ pub use self::{
     outbox::{Hole, Outbox, Slot, Style},
     registry::{ConnectionId, Registry},
 };
-use crate::{channel::Channel, config::Namespace, disconnect::Disconnect, metrics::Metrics, wire::Prepared};
+use crate::{
+    channel::Channel, config::Namespace, disconnect::Disconnect, gap::Gap, metrics::Metrics, wire::Prepared,
+};
 
 /// Independent locks for the map of topics.
 const SHARDS: usize = 64;
@@ -149,6 +151,18 @@ impl Hub {
     }
 }
 
+impl Hub {
+    /// How many listen to each channel here.
+    #[must_use]
+    pub fn counts(&self) -> Vec<(Channel, usize)> {
+        let mut counts = Vec::new();
+        for shard in &self.shards {
+            counts.extend(shard.lock().iter().map(|(channel, topic)| (channel.clone(), topic.len())));
+        }
+        counts
+    }
+}
+
 impl Topic {
     fn new(channel: &Channel, namespace: &Arc<Namespace>) -> Self {
         Self {
@@ -218,6 +232,16 @@ impl Topic {
         self.floor.store(floor, Relaxed);
     }
 
+    /// Tells every member that hears live messages of a gap. Who catches up finds it in the history.
+    pub fn tell(&self, gap: Gap, metrics: &Metrics) {
+        for (_, member) in self.members.lock().iter_mut() {
+            match &mut member.phase {
+                Phase::Live => member.outbox.tell(member.slot, &self.channel, gap, metrics),
+                catching_up @ (Phase::Held(_) | Phase::Overrun) => *catching_up = Phase::Overrun,
+            }
+        }
+    }
+
     /// Ends the replay of a member that has read up to the top: what was held and is newer follows at once,
     /// then what is live.
     pub fn go_live(&self, key: Key, metrics: &Metrics) -> Seam {
@@ -243,11 +267,10 @@ impl Topic {
         }
     }
 
-    /// Ends every connection that listens here.
-    pub fn end_all(&self, reason: Disconnect) {
-        for (_, member) in self.members.lock().iter() {
-            member.outbox.end(reason);
-        }
+    /// The connections that listen here.
+    #[must_use]
+    pub fn outboxes(&self) -> Vec<Arc<Outbox>> {
+        self.members.lock().iter().map(|(_, member)| Arc::clone(&member.outbox)).collect()
     }
 }
 

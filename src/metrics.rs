@@ -11,6 +11,7 @@ use tokio::runtime::RuntimeMetrics;
 
 use self::family::{By, Counts, Label, Metric, Seconds, label_of, labels};
 use crate::{
+    config::{self, Namespace},
     disconnect::Disconnect,
     gap::{GapReason, Recovery},
     publication::Receipt,
@@ -48,6 +49,50 @@ labels! {
     Source "source" {
         /// A client or backend of Tidegate's.
         Tidegate "tidegate",
+        /// Another program, by its own PUBLISH.
+        Redis "redis",
+    }
+
+    /// What a link to Redis is for.
+    RedisRole "role" {
+        /// Commands.
+        Command "command",
+        /// Messages.
+        Pubsub "pubsub",
+    }
+
+    /// Why a link to Redis was made anew.
+    RedisEnd "reason" {
+        /// The connection ended.
+        Closed "closed",
+        /// It no longer answered, or probes no longer came back.
+        Silent "silent",
+        /// It is not subscribed though it should be.
+        Deaf "deaf",
+        /// What it carried has moved to another server.
+        Moved "moved",
+    }
+
+    /// What Redis was asked to do.
+    RedisCommand "op" {
+        /// Store and hand out a message.
+        Publish "publish",
+        /// Read a channel's log.
+        Read "read",
+        /// Compare the newest positions of channels.
+        Tops "tops",
+        /// Anything else.
+        Other "other",
+    }
+
+    /// Why a channel goes on in another epoch.
+    EpochChange "reason" {
+        /// The primary changed, or started again.
+        Failover "failover",
+        /// Redis no longer knows the channel, or knows another life of it.
+        Reset "reset",
+        /// A link was away, and what passed meanwhile cannot be read back.
+        Link "link",
     }
 
     /// How a request was answered.
@@ -186,6 +231,24 @@ metrics! {
     drain: IntGauge = "tidegate_drain_state";
     /// What rate limits held back.
     limited: By<RateScope, IntCounter> = "tidegate_rate_limited_total";
+    /// Whether this node has a link to each primary of Redis; 0 as well where the broker is not Redis.
+    redis_up: By<RedisRole, IntGauge> = "tidegate_redis_up";
+    /// Links to Redis that were made anew.
+    redis_reconnects: By<RedisRole, By<RedisEnd, IntCounter>> = "tidegate_redis_reconnects_total";
+    /// From the publishing of a node's own probe to its arrival.
+    redis_probe: Seconds = "tidegate_redis_probe_seconds";
+    /// From a question to Redis to its answer, redirections and retries included.
+    redis_commands: By<RedisCommand, Seconds> = "tidegate_redis_command_duration_seconds";
+    /// Reads of what a node missed of a channel, once for all its subscribers.
+    redis_repairs: IntCounter = "tidegate_redis_repairs_total";
+    /// Messages on our Redis channels that are none, or too large, and were skipped.
+    redis_damaged: IntCounter = "tidegate_redis_damaged_messages_total";
+    /// Channels that are not known to be up to date: their subscribers wait.
+    redis_doubtful: IntGauge = "tidegate_redis_doubtful_channels";
+    /// Channels that went on in another epoch.
+    epoch_changes: By<EpochChange, IntCounter> = "tidegate_epoch_changes_total";
+    /// Subscriptions that were answered from a read that others had asked for too.
+    coalesced: IntCounter = "tidegate_catchup_coalesced_total";
     /// Worker threads of the runtime.
     workers: IntGauge = "tidegate_tokio_workers";
     /// Tasks of the runtime that have not ended.
@@ -353,6 +416,57 @@ impl Metrics {
         self.busy.inc_by((busy.as_secs_f64() - self.busy.get()).max(0.0));
     }
 
+    /// Whether there is a link to each primary of Redis.
+    pub fn redis_up(&self, role: RedisRole, up: bool) {
+        self.redis_up.of(role).set(i64::from(up));
+    }
+
+    /// A link to Redis ended.
+    pub fn redis_ended(&self, role: RedisRole, reason: RedisEnd) {
+        self.redis_reconnects.of(role).of(reason).inc();
+    }
+
+    /// A probe came back.
+    pub fn redis_probed(&self, took: Duration) {
+        self.redis_probe.observe(took);
+    }
+
+    /// Redis answered.
+    pub fn redis_answered(&self, command: RedisCommand, took: Duration) {
+        self.redis_commands.of(command).observe(took);
+    }
+
+    /// What was missed of a channel is read.
+    pub fn redis_repair(&self) {
+        self.redis_repairs.inc();
+    }
+
+    /// A message on a channel of ours was none.
+    pub fn redis_damaged(&self) {
+        self.redis_damaged.inc();
+    }
+
+    /// So many channels are in doubt.
+    pub fn redis_doubtful(&self, channels: usize) {
+        self.redis_doubtful.set(i64::try_from(channels).unwrap_or(i64::MAX));
+    }
+
+    /// A channel goes on after this gap, in another epoch or as it was.
+    pub fn epoch_changed(&self, reason: GapReason) {
+        let change = match reason {
+            GapReason::Failover => EpochChange::Failover,
+            GapReason::Reset => EpochChange::Reset,
+            GapReason::Link => EpochChange::Link,
+            GapReason::Trimmed | GapReason::Expired | GapReason::Deleted => return,
+        };
+        self.epoch_changes.of(change).inc();
+    }
+
+    /// A read was shared.
+    pub fn coalesced(&self) {
+        self.coalesced.inc();
+    }
+
     /// How far the end has come.
     pub fn draining(&self, state: DrainState) {
         self.drain.set(state as i64);
@@ -367,6 +481,17 @@ impl Metrics {
     #[must_use]
     pub fn connected(&self) -> i64 {
         Transport::ALL.iter().map(|t| self.connections.of(*t).get()).sum()
+    }
+}
+
+impl Source {
+    /// Of a namespace's messages.
+    #[must_use]
+    pub fn of(namespace: &Namespace) -> Self {
+        match namespace.source {
+            config::Source::Tidegate => Self::Tidegate,
+            config::Source::Redis(_) => Self::Redis,
+        }
     }
 }
 

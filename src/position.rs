@@ -39,7 +39,7 @@ pub enum Advance {
 }
 
 /// Where a subscription starts, as the client says it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Since {
     /// After this position.
     Position(Position),
@@ -101,6 +101,16 @@ impl Position {
             (Self::Empty(_), Self::At(_, 1)) => Advance::Next,
             (Self::Empty(_), Self::At(..)) => Advance::Gap,
             _ => Advance::NewEpoch,
+        }
+    }
+
+    /// Whether both are of one counting and this one is not before `other`.
+    #[must_use]
+    pub fn is_at_or_after(&self, other: &Position) -> bool {
+        match (self, other) {
+            (Self::At(mine, at), Self::At(theirs, other)) => mine == theirs && at >= other,
+            (Self::Empty(at), Self::Empty(other)) => at >= other,
+            _ => false,
         }
     }
 

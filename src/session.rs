@@ -4,6 +4,8 @@
 
 use std::{sync::Arc, task::Poll, time::Instant};
 
+use futures_util::future::join_all;
+
 use crate::{
     admission::Permit,
     broker::Replay,
@@ -37,7 +39,7 @@ impl Session {
     /// Enters a connection that wants its bytes in `style`.
     #[must_use]
     pub fn open(gateway: &Gateway, style: Style, permit: Option<Permit>) -> Self {
-        let outbox = Arc::new(Outbox::new(style, gateway.config().limits.outbox));
+        let outbox = Arc::new(Outbox::new(style, gateway.config().limits.outbox, gateway.now()));
         gateway.metrics().opened(style.transport);
         let id = gateway.registry().enter(&outbox);
         tracing::debug!(connection.id = %id, transport = style.transport.as_str(), "a client connected");
@@ -87,14 +89,22 @@ impl Session {
         self._permit = permit;
     }
 
-    /// Attaches to a channel. What is published meanwhile is held until [`CatchUp::run`] is through.
+    /// Attaches to channels, all at once, each after its `since`. What is published meanwhile is held until
+    /// [`CatchUp::run`] is through.
     ///
     /// # Errors
     /// The broker's.
-    pub async fn attach(&mut self, channel: &Channel, since: &Since) -> Result<CatchUp, Fault> {
-        let (subscription, catch_up) = attach(&self.gateway, &self.outbox, channel, since).await?;
-        self.subscriptions.push(subscription);
-        Ok(catch_up)
+    pub async fn attach_all(&mut self, channels: &[Channel], since: &[Since]) -> Result<Vec<CatchUp>, Fault> {
+        let pairs = channels.iter().zip(since);
+        // Each takes its seat before it waits for the broker: so the seats are in the order of the request.
+        let attached = pairs.map(|(channel, since)| attach(&self.gateway, &self.outbox, channel, since));
+        let mut catching_up = Vec::with_capacity(channels.len());
+        for attached in join_all(attached).await {
+            let (subscription, catch_up) = attached?;
+            self.subscriptions.push(subscription);
+            catching_up.push(catch_up);
+        }
+        Ok(catching_up)
     }
 
     /// Keeps a subscription that [`attach`] made.
@@ -227,6 +237,26 @@ impl CatchUp {
             // A reader that takes all at once must not keep everybody else waiting.
             tokio::task::yield_now().await;
             self.read_again().await.map_err(|_| Disconnect::Overloaded)?;
+        }
+    }
+
+    /// Whether the page is an answer to a poll. That a link to Redis was away is none by itself: polls that
+    /// change nodes would spin.
+    #[must_use]
+    pub fn answers(&self) -> bool {
+        let says_more = |gap: Gap| gap.reason != GapReason::Link;
+        !self.page.messages.is_empty() || self.page.start.gap.is_some_and(says_more)
+    }
+
+    /// Leads the channel to where the page ends that has no messages; a gap waits for what answers the poll.
+    pub fn begin_waiting(&self) {
+        let start = &self.page.start;
+        match start.gap {
+            Some(gap) => {
+                self.outbox.set_position(self.slot, gap.from);
+                self.outbox.tell(self.slot, self.channel(), gap, self.gateway.metrics());
+            }
+            None => self.outbox.set_position(self.slot, start.after),
         }
     }
 

@@ -4,6 +4,7 @@
 
 pub mod command;
 mod document;
+pub mod envelope;
 mod head;
 mod json;
 mod object;

@@ -50,13 +50,14 @@ async fn serve(config: crate::config::Config) -> anyhow::Result<ExitCode> {
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
+    let broker = config.broker.url.to_string();
     let mut running = app::start(config).await?;
     let (public, internal) = running.addresses();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         public = list(public),
         internal = list(internal),
-        broker = "memory",
+        broker,
         "serving"
     );
     greet(public, internal);

@@ -6,7 +6,14 @@ use std::collections::HashMap;
 use tokio::sync::mpsc;
 
 use super::Gateway;
-use crate::{broker::BrokerEvent, channel::Channel, hub::Batch, metrics::Source, wire::Prepared};
+use crate::{
+    broker::{BrokerEvent, Target},
+    channel::Channel,
+    gap::Gap,
+    hub::{Batch, Topic},
+    metrics::Source,
+    wire::Prepared,
+};
 
 /// Events taken in one pass.
 const PASS: usize = 1024;
@@ -15,11 +22,12 @@ const PASS: usize = 1024;
 /// it is a quarter of the default bound of an outbox.
 const BATCH_BYTES: usize = 64 * 1024;
 
-/// The messages of one channel in a pass, with the oldest offset that its history keeps after them.
-#[derive(Default)]
-struct Group {
-    messages: Vec<Prepared>,
-    floor: u64,
+/// What came of one channel in a pass, in order.
+enum Piece {
+    /// Messages, with the oldest offset that the history keeps after them.
+    Messages { messages: Vec<Prepared>, floor: u64 },
+    /// Here some are missing.
+    Gap(Gap),
 }
 
 /// Runs until the broker is gone. To be spawned: as a task of its own it is scheduled fairly.
@@ -33,30 +41,50 @@ pub async fn run(gateway: Gateway, mut events: mpsc::Receiver<BrokerEvent>) {
         {
             pass.push(event);
         }
-        for (channel, group) in grouped(&mut pass) {
-            broadcast(&gateway, &channel, group).await;
+        for (channel, pieces) in grouped(&mut pass, |target, before| gateway.end(&target, before)) {
+            let topic = gateway.hub().topic(&channel);
+            for piece in pieces {
+                match piece {
+                    Piece::Messages { messages, floor } => {
+                        gateway.metrics().received(Source::of(gateway.namespace(&channel)), messages.len());
+                        if let Some(topic) = &topic {
+                            broadcast(&gateway, topic, messages).await;
+                            topic.trimmed_to(floor);
+                        }
+                    }
+                    Piece::Gap(gap) => topic.iter().for_each(|topic| topic.tell(gap, gateway.metrics())),
+                }
+            }
         }
     }
 }
 
-/// By channel, each in order.
-fn grouped(pass: &mut Vec<BrokerEvent>) -> HashMap<Channel, Group> {
-    let mut groups: HashMap<Channel, Group> = HashMap::new();
-    for BrokerEvent::Published { publication, floor } in pass.drain(..) {
-        let group = groups.entry(publication.channel.clone()).or_default();
-        group.messages.push(Prepared::new(publication));
-        group.floor = floor;
+/// By channel, each in order; what concerns no channel's messages is done at once.
+fn grouped(pass: &mut Vec<BrokerEvent>, end: impl Fn(Target, u64)) -> HashMap<Channel, Vec<Piece>> {
+    let mut groups: HashMap<Channel, Vec<Piece>> = HashMap::new();
+    for event in pass.drain(..) {
+        match event {
+            BrokerEvent::Published { publication, floor: newest } => {
+                let pieces = groups.entry(publication.channel.clone()).or_default();
+                let message = Prepared::new(publication);
+                match pieces.last_mut() {
+                    Some(Piece::Messages { messages, floor }) => {
+                        messages.push(message);
+                        *floor = newest;
+                    }
+                    _ => pieces.push(Piece::Messages { messages: vec![message], floor: newest }),
+                }
+            }
+            BrokerEvent::Gap { channel, gap } => groups.entry(channel).or_default().push(Piece::Gap(gap)),
+            BrokerEvent::Disconnect { target, before } => end(target, before),
+        }
     }
     groups
 }
 
-async fn broadcast(gateway: &Gateway, channel: &Channel, group: Group) {
+async fn broadcast(gateway: &Gateway, topic: &Topic, messages: Vec<Prepared>) {
     let metrics = gateway.metrics();
-    metrics.received(Source::Tidegate, group.messages.len());
-    let Some(topic) = gateway.hub().topic(channel) else {
-        return;
-    };
-    let mut rest = group.messages.into_iter().peekable();
+    let mut rest = messages.into_iter().peekable();
     while rest.peek().is_some() {
         let mut size = 0;
         let mut messages = Vec::with_capacity(rest.len());
@@ -72,5 +100,4 @@ async fn broadcast(gateway: &Gateway, channel: &Channel, group: Group) {
             tokio::task::yield_now().await;
         }
     }
-    topic.trimmed_to(group.floor);
 }

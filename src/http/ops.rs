@@ -23,6 +23,7 @@ pub async fn live() -> &'static str {
 /// # Errors
 /// `shutting_down`, with what the readiness says.
 pub async fn ready(extract::State(state): extract::State<State>) -> Result<&'static str, Fault> {
+    state.gateway.broker_state().map_err(|why| Fault::new(Code::BrokerUnavailable, why))?;
     match state.readiness.state() {
         Ok(()) => Ok("ok\n"),
         Err(why) => Err(Fault::new(Code::ShuttingDown, why)),

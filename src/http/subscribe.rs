@@ -75,10 +75,7 @@ async fn serve(
     let permit = admit(state, peer)?;
     let style = style(&request, version, peer);
     let mut session = Session::open(&state.gateway, style, permit);
-    let mut channels = Vec::with_capacity(request.channels.len());
-    for (channel, since) in request.channels.iter().zip(&request.since) {
-        channels.push(session.attach(channel, since).await?);
-    }
+    let channels = session.attach_all(&request.channels, &request.since).await?;
     if request.transport == Transport::Poll {
         let turns = peer.and_then(|peer| peer.turns.as_ref());
         return poll(lender, turns, session, channels, request).await;

@@ -14,12 +14,14 @@ use bytes::{Buf, Bytes};
 use parking_lot::Mutex;
 
 use self::{
-    queue::{Mark, State},
+    queue::{Break, Mark, Meaning, State},
     write::write_all_now,
 };
 use crate::{
+    channel::Channel,
     config::Namespace,
     disconnect::Disconnect,
+    gap::{Gap, GapReason},
     hub::Batch,
     metrics::{Dropped, Metrics},
     position::{Advance, Position},
@@ -47,6 +49,7 @@ pub struct Outbox {
     style: Style,
     /// Bytes that may wait; over it the client is slow.
     bound: usize,
+    opened: u64,
     /// Empty until the connection is taken over, and for ever where an HTTP library writes.
     socket: OnceLock<Socket>,
     state: Mutex<State>,
@@ -75,8 +78,14 @@ fn room_below(bound: usize) -> usize {
 impl Outbox {
     /// An empty one.
     #[must_use]
-    pub fn new(style: Style, bound: usize) -> Self {
-        Self { style, bound, socket: OnceLock::new(), state: Mutex::default() }
+    pub fn new(style: Style, bound: usize, opened: u64) -> Self {
+        Self { style, bound, opened, socket: OnceLock::new(), state: Mutex::default() }
+    }
+
+    /// When the connection came, in ms since 1970 by the broker's clock.
+    #[must_use]
+    pub fn opened(&self) -> u64 {
+        self.opened
     }
 
     /// How this connection wants its bytes.
@@ -215,7 +224,7 @@ impl Outbox {
                 bytes.advance(sent);
                 sent = 0;
             }
-            state.push(bytes, Some(Mark { slot, position, time: publication.time }));
+            state.push(bytes, Meaning::Message(Mark { slot, position, time: publication.time }));
         }
     }
 
@@ -226,20 +235,45 @@ impl Outbox {
         let cursor = (with_cursor && self.style.transport == Transport::Sse).then(|| state.cursor());
         let Style { encoding, framing, .. } = self.style;
         if let Some(bytes) = wire::control(object, encoding, framing, cursor.as_deref()) {
-            self.write_or_queue(&mut state, bytes, metrics);
+            self.write_or_queue(&mut state, bytes, Meaning::Control, metrics);
+        }
+    }
+
+    /// Says that messages of a channel are missing, unless the client stands behind them already, and leads
+    /// the channel to the end of the gap. A format that cannot say it ends instead.
+    pub fn tell(&self, slot: Slot, channel: &Channel, gap: Gap, metrics: &Metrics) {
+        let mut state = self.state.lock();
+        let Some(from) = state.position(slot).filter(|from| !from.is_at_or_after(&gap.to)) else {
+            return;
+        };
+        metrics.gap(gap.reason);
+        state.advance(slot, gap.to);
+        let Style { encoding, framing, transport, .. } = self.style;
+        let cursor = (transport == Transport::Sse).then(|| state.cursor());
+        let object = Object::Gap { channel, gap: Gap { from, ..gap } };
+        match wire::control(&object, encoding, framing, cursor.as_deref()) {
+            Some(bytes) => {
+                let answers = gap.reason != GapReason::Link;
+                let meaning = Meaning::Gap(Break { slot, from, answers });
+                self.write_or_queue(&mut state, bytes, meaning, metrics);
+            }
+            None => {
+                state.advance(slot, from);
+                state.end(Disconnect::Gap);
+            }
         }
     }
 
     /// Hands over bytes that are no message: a ping, a comment.
     pub fn send(&self, bytes: Bytes, metrics: &Metrics) {
-        self.write_or_queue(&mut self.state.lock(), bytes, metrics);
+        self.write_or_queue(&mut self.state.lock(), bytes, Meaning::Control, metrics);
     }
 
-    fn write_or_queue(&self, state: &mut State, bytes: Bytes, metrics: &Metrics) {
+    fn write_or_queue(&self, state: &mut State, bytes: Bytes, meaning: Meaning, metrics: &Metrics) {
         if state.sealed {
             return;
         }
-        state.push(bytes, None);
+        state.push(bytes, meaning);
         if self.socket.get().is_some() && self.write_now(state, metrics).is_err() {
             state.end(Disconnect::Client);
         }
@@ -275,7 +309,7 @@ impl Outbox {
             metrics.dropped(Dropped::Ended, state.drop_waiting());
         }
         for bytes in last(state.first_position()) {
-            state.push(bytes, None);
+            state.push(bytes, Meaning::Control);
         }
         state.sealed = true;
         if self.socket.get().is_some() {

@@ -66,14 +66,13 @@ pub async fn ask(
     turns: Option<&Turns>,
 ) -> Result<Outcome, Fault> {
     loop {
-        if channels.iter().any(|c| c.page().start.gap.is_some() || !c.page().messages.is_empty()) {
+        if channels.iter().any(CatchUp::answers) {
             let turn = turn(turns).await;
             let document = from_history(&session, &mut channels, limit);
             return Ok(Outcome::Answer(Answer { document, turn }));
         }
-        let outbox = session.outbox();
         for channel in &channels {
-            outbox.set_position(channel.slot(), channel.page().start.after);
+            channel.begin_waiting();
         }
         // All must go live, and each that cannot must be read anew; `any` would stop at the first.
         let overrun: Vec<bool> = channels.iter().map(|c| c.go_live() == Seam::ReadOn).collect();
@@ -125,13 +124,13 @@ impl Waiting {
 
     fn is_over(&self) -> bool {
         let outbox = self.session.outbox();
-        !outbox.is_empty() || outbox.ending().is_some()
+        outbox.has_answer() || outbox.ending().is_some()
     }
 
     fn document(&self) -> Bytes {
         let outbox = self.session.outbox();
-        let messages = outbox.take_messages(self.limit, ANSWER_BYTES, self.session.metrics());
-        wire::document(&messages, &[], &outbox.cursor(), None)
+        let (messages, gaps) = outbox.take_messages(self.limit, ANSWER_BYTES, self.session.metrics());
+        wire::document(&messages, &gaps, &outbox.cursor(), None)
     }
 }
 

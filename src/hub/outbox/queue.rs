@@ -41,7 +41,35 @@ struct Seat {
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) bytes: Bytes,
-    message: Option<Mark>,
+    pub(super) meaning: Meaning,
+}
+
+/// What an entry says.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Meaning {
+    /// Nothing of a channel's messages.
+    Control,
+    Message(Mark),
+    Gap(Break),
+}
+
+/// Where a channel's messages do not follow on one another.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Break {
+    pub(super) slot: Slot,
+    /// Where the channel stood before it.
+    pub(super) from: Position,
+    /// Whether a poll is answered by it alone.
+    pub(super) answers: bool,
+}
+
+impl Entry {
+    fn message(&self) -> Option<Mark> {
+        match self.meaning {
+            Meaning::Message(mark) => Some(mark),
+            Meaning::Control | Meaning::Gap(_) => None,
+        }
+    }
 }
 
 /// Which message an entry is.
@@ -102,9 +130,9 @@ impl State {
         }
     }
 
-    pub(super) fn push(&mut self, bytes: Bytes, message: Option<Mark>) {
+    pub(super) fn push(&mut self, bytes: Bytes, meaning: Meaning) {
         self.waiting += bytes.len();
-        self.queue.push_back(Entry { bytes, message });
+        self.queue.push_back(Entry { bytes, meaning });
     }
 
     pub(super) fn end(&mut self, reason: Disconnect) {
@@ -131,7 +159,7 @@ impl State {
             }
             let size = front.bytes.len();
             n -= size;
-            if let Some(mark) = front.message {
+            if let Some(mark) = front.message() {
                 metrics.delivered(transport, 1, size, mark.time);
             }
             self.torn = false;
@@ -149,7 +177,7 @@ impl State {
     /// The oldest message that waits and has left the history by its age.
     pub(super) fn outlived(&self, now: u64) -> Option<Mark> {
         self.queue.iter().find_map(|entry| {
-            let mark = entry.message?;
+            let mark = entry.message()?;
             let history = &self.slots.get(mark.slot)?.as_ref()?.namespace.history;
             let gone = mark.time + history.age.as_millis() as u64 <= now;
             (history.messages > 0 && gone).then_some(mark)
@@ -159,7 +187,7 @@ impl State {
     /// Applies the slow-reader rules after `slot` was given more: `over`, that too much waited already, and
     /// `floor`, the oldest offset that the history keeps.
     pub(super) fn settle(&mut self, slot: Slot, over: bool, floor: u64, bound: usize, metrics: &Metrics) {
-        let first = self.queue.iter().filter_map(|e| e.message).find(|m| m.slot == slot);
+        let first = self.queue.iter().filter_map(Entry::message).find(|m| m.slot == slot);
         let lost = first.is_some_and(|m| m.position.offset() < floor);
         if !over && !lost {
             return;
@@ -186,7 +214,7 @@ impl State {
         while let Some(entry) = self.queue.pop_back() {
             let is_front = self.queue.is_empty();
             let superseded = entry
-                .message
+                .message()
                 .is_some_and(|mark| conflated(mark.slot) && std::mem::replace(&mut newest[mark.slot], true));
             if superseded && !(is_front && torn) {
                 dropped += 1;
@@ -209,10 +237,15 @@ impl State {
         while self.queue.len() > keep {
             let Some(entry) = self.queue.pop_back() else { break };
             self.waiting -= entry.bytes.len();
-            let Some(mark) = entry.message else { continue };
-            dropped += 1;
-            if let Position::At(epoch, offset) = mark.position {
-                self.advance(mark.slot, Position::At(epoch, offset - 1));
+            match entry.meaning {
+                Meaning::Control => {}
+                Meaning::Gap(gap) => self.advance(gap.slot, gap.from),
+                Meaning::Message(mark) => {
+                    dropped += 1;
+                    if let Position::At(epoch, offset) = mark.position {
+                        self.advance(mark.slot, Position::At(epoch, offset - 1));
+                    }
+                }
             }
         }
         dropped
@@ -225,6 +258,6 @@ impl State {
         self.torn = false;
         let queue = std::mem::take(&mut self.queue);
         self.wake();
-        queue.iter().filter(|entry| entry.message.is_some()).count()
+        queue.iter().filter_map(Entry::message).count()
     }
 }

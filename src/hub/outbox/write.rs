@@ -7,7 +7,10 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Outbox, queue::State};
+use super::{
+    Outbox,
+    queue::{Meaning, State},
+};
 use crate::{metrics::Metrics, socket::Socket};
 
 impl Outbox {
@@ -81,25 +84,38 @@ impl Outbox {
         Poll::Ready(Some(bytes))
     }
 
-    /// Takes up to `limit` messages and `most` bytes (at least one message), for one answer. The cursor
-    /// then stands after the last one taken of each channel.
-    pub fn take_messages(&self, limit: usize, most: usize, metrics: &Metrics) -> Vec<Bytes> {
+    /// Takes up to `limit` messages and `most` bytes (at least one message), and the gaps between them, for
+    /// one answer. The cursor then stands after the last one taken of each channel.
+    pub fn take_messages(&self, limit: usize, most: usize, metrics: &Metrics) -> (Vec<Bytes>, Vec<Bytes>) {
         let mut state = self.state.lock();
-        let mut taken = Vec::new();
+        let (mut messages, mut gaps) = (Vec::new(), Vec::new());
         let mut size = 0;
         while let Some(entry) = state.queue.front() {
             size += entry.bytes.len();
-            if taken.len() == limit || (size > most && !taken.is_empty()) {
+            if messages.len() == limit || (size > most && !messages.is_empty()) {
                 break;
             }
             let n = entry.bytes.len();
+            let taken = match entry.meaning {
+                Meaning::Gap(_) => &mut gaps,
+                Meaning::Message(_) | Meaning::Control => &mut messages,
+            };
             taken.push(entry.bytes.clone());
             state.written(n, self.style.transport, metrics);
         }
         // Not lost: the cursor stands before them, and the next poll takes them.
         let _ = state.drop_waiting();
         state.sealed = true;
-        taken
+        (messages, gaps)
+    }
+
+    /// Whether something waits that answers a poll.
+    #[must_use]
+    pub fn has_answer(&self) -> bool {
+        self.state.lock().queue.iter().any(|entry| match entry.meaning {
+            Meaning::Gap(gap) => gap.answers,
+            Meaning::Message(_) | Meaning::Control => true,
+        })
     }
 }
 

@@ -1,0 +1,532 @@
+//! The broker over Redis or Valkey: many gateways as one. Messages, their order and the history are in Redis
+//! (`tidegate.lua` is the one place that writes them); this node subscribes to what its clients want and
+//! keeps the newest messages of it.
+//!
+//! | room | what lives there |
+//! |---|---|
+//! | `names` `tidegate.lua` `functions` | keys, and every call that touches them |
+//! | `endpoint` `command` `subscriber` `topology` | how one server is reached, for commands and for pub/sub; who owns what |
+//! | `supervisor` | keeps the links up, probes them, follows the topology |
+//! | `reader` | the one task through which everything from Redis passes; subscribes and repairs |
+//! | `track` | what is known of one channel: pure, simulated |
+//! | `coalesce` | reads that are shared |
+//!
+//! A doubt (a link was away, a slot moved, a probe did not come back) is never guessed away: what may have
+//! changed is compared with Redis, and what is missing is read.
+
+mod calls;
+mod coalesce;
+pub mod command;
+mod control;
+mod counts;
+pub mod endpoint;
+pub mod error;
+pub mod functions;
+pub mod names;
+mod reader;
+pub mod resp;
+pub mod subscriber;
+mod supervisor;
+pub mod topology;
+mod track;
+
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    calls::Way,
+    coalesce::Coalesce,
+    command::CommandLink,
+    endpoint::{Endpoint, Server},
+    functions::Functions,
+    names::{Names, Partition},
+    reader::{Reader, Wish},
+    supervisor::Probed,
+    topology::Topology,
+    track::{Budget, PlainTrack, Ticket, Track},
+};
+use super::{BrokerError, BrokerEvent, Channels, Info, Page, Replay, Target};
+use crate::{
+    channel::Channel,
+    clock::Clock,
+    config::{Config, History, Namespace, Source},
+    metrics::{Metrics, RedisCommand},
+    payload,
+    position::{Position, Since},
+    publication::{Draft, Payload, Receipt},
+};
+
+/// Between two attempts at what a link or a moving slot does not allow just now.
+const RETRY: Duration = Duration::from_millis(50);
+
+/// Recent messages that this node keeps of all channels together, about; of one, no more than a history.
+const MIRRORS: usize = 64 * 1024 * 1024;
+
+/// What a channel's mirror may hold at least, however many channels there are.
+const SMALLEST_MIRROR: usize = 16 * 1024;
+
+fn mirror_budget(history: &History, others: usize) -> Budget {
+    let share = (MIRRORS / (others + 1)).max(SMALLEST_MIRROR);
+    Budget { messages: history.messages, bytes: share.min(history.bytes) }
+}
+
+/// What may be on the way from links to the reader.
+const INPUTS: usize = 256;
+
+/// Beside a payload, an envelope has no more than this.
+const ENVELOPE: usize = 1024;
+
+/// What may come on a channel of pub/sub.
+fn largest_payload(config: &Config) -> usize {
+    config.limits.message + ENVELOPE
+}
+
+/// What a node reads at once to answer everybody who resumes in a channel: its newest messages.
+const FILL: Page = Page { messages: 1000, bytes: 1024 * 1024 };
+
+/// The Redis broker; clones share it.
+#[derive(Clone)]
+pub struct Redis(Arc<Inner>);
+
+struct Inner {
+    config: Arc<Config>,
+    names: Names,
+    /// In a Cluster: of each partition.
+    slots: Vec<u16>,
+    endpoint: Endpoint,
+    functions: Functions,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+    /// How far Redis' clock is ahead of this machine's, in ms, as last measured.
+    ahead: AtomicI64,
+    topology: RwLock<Arc<Topology>>,
+    links: RwLock<HashMap<Server, Arc<CommandLink>>>,
+    listened: Mutex<HashMap<Channel, Arc<Listened>>>,
+    wishes: mpsc::UnboundedSender<Wish>,
+    reads: Coalesce<(Channel, Since, Page), Result<Arc<Replay>, BrokerError>>,
+    fills: Coalesce<Channel, ()>,
+    /// By partition: the second, by Redis' clock, up to which everything published has come here.
+    certain: Box<[AtomicU64]>,
+    /// Somebody saw that partitions have moved, or a link end.
+    rediscover: Notify,
+    /// The probes on their way, by the server whose pub/sub link they prove.
+    probes: Mutex<HashMap<Server, Probed>>,
+    /// Servers whose pub/sub link has brought a probe back.
+    proved: Mutex<HashSet<Server>>,
+    health: watch::Sender<Health>,
+    /// This node's name in probes, counts and disconnects.
+    node: String,
+    stop: CancellationToken,
+}
+
+/// Whether the gateway may be ready.
+#[derive(Debug)]
+struct Health {
+    /// All links were up once: from then on a lost one is a pause, and no reason to leave a load balancer.
+    was_up: bool,
+    /// An attempt failed.
+    has_failed: bool,
+    /// It must not serve this Redis.
+    refused: bool,
+    why: String,
+}
+
+/// A channel that this node listens to.
+struct Listened {
+    channel: Channel,
+    namespace: Arc<Namespace>,
+    partition: Partition,
+    /// Its Redis channel.
+    live: Bytes,
+    /// Cancelled once it was subscribed and its top is known.
+    joined: CancellationToken,
+    track: Mutex<Tracked>,
+    /// Since when nobody listens.
+    idle_since: Mutex<Option<Instant>>,
+}
+
+/// What is known of a channel, by where its messages come from.
+enum Tracked {
+    /// Published through Tidegate.
+    Log(Track),
+    /// Fed by other programs' PUBLISH.
+    Plain(PlainTrack),
+}
+
+impl Listened {
+    fn is_plain(&self) -> bool {
+        matches!(self.namespace.source, Source::Redis(_))
+    }
+
+    fn history(&self) -> &History {
+        &self.namespace.history
+    }
+
+    /// What a question about the whole channel must come back with.
+    fn ticket(&self) -> Option<Ticket> {
+        match &*self.track.lock() {
+            Tracked::Log(track) => track.ticket(),
+            Tracked::Plain(_) => None,
+        }
+    }
+
+    /// Whether this read is still awaited.
+    fn wants(&self, ticket: Ticket) -> bool {
+        match &*self.track.lock() {
+            Tracked::Log(track) => track.wanted().is_some_and(|(wanted, _)| wanted == ticket),
+            Tracked::Plain(_) => false,
+        }
+    }
+
+    fn doubt(&self) {
+        match &mut *self.track.lock() {
+            Tracked::Log(track) => track.doubt(),
+            Tracked::Plain(plain) => plain.doubt(),
+        }
+    }
+}
+
+impl Redis {
+    /// Connects in the background, and gives the events of the channels that will be listened to.
+    /// [`Redis::state`] says when it is up.
+    ///
+    /// # Errors
+    /// A certificate that cannot be used: what is wrong with which key, in a sentence.
+    pub fn start(
+        config: &Arc<Config>,
+        metrics: &Arc<Metrics>,
+        queue: usize,
+    ) -> Result<(Self, mpsc::Receiver<BrokerEvent>), String> {
+        let settings = &config.broker;
+        let endpoint = Endpoint::new(settings, largest_payload(config))?;
+        let names = Names::new(&settings.prefix, settings.partitions, endpoint.database());
+        let (wishes, wished) = mpsc::unbounded_channel();
+        let inner = Arc::new(Inner {
+            config: Arc::clone(config),
+            functions: Functions::new(names.clone(), endpoint.is_cluster()),
+            slots: (0..settings.partitions).map(|p| names.slot(Partition(p))).collect(),
+            endpoint,
+            certain: (0..settings.partitions).map(|_| AtomicU64::new(0)).collect(),
+            names,
+            metrics: Arc::clone(metrics),
+            clock: Clock::system(),
+            ahead: AtomicI64::new(0),
+            topology: RwLock::default(),
+            links: RwLock::default(),
+            listened: Mutex::default(),
+            wishes,
+            reads: Coalesce::default(),
+            fills: Coalesce::default(),
+            rediscover: Notify::new(),
+            probes: Mutex::default(),
+            proved: Mutex::default(),
+            health: watch::Sender::new(Health {
+                was_up: false,
+                has_failed: false,
+                refused: false,
+                why: "Redis has not answered yet".into(),
+            }),
+            node: format!("{:016x}", fastrand::u64(..)),
+            stop: CancellationToken::new(),
+        });
+        let (events, received) = mpsc::channel(queue);
+        let (inputs, input) = mpsc::channel(INPUTS);
+        let reader = Reader::new(Arc::clone(&inner), events.clone(), inputs.clone());
+        tokio::spawn(control::follow(Arc::clone(&inner), events));
+        tokio::spawn(reader.run(input, wished));
+        tokio::spawn(supervisor::run(Arc::clone(&inner), inputs));
+        Ok((Self(inner), received))
+    }
+
+    /// Whether clients may be sent here.
+    ///
+    /// # Errors
+    /// Why not, in a sentence.
+    pub fn state(&self) -> Result<(), String> {
+        let health = self.0.health.borrow();
+        if health.was_up && !health.refused { Ok(()) } else { Err(health.why.clone()) }
+    }
+
+    /// Waits until the first attempt to reach Redis has ended, one way or the other.
+    ///
+    /// # Errors
+    /// This gateway must not serve this Redis: why, in a sentence.
+    pub async fn first_word(&self) -> Result<(), String> {
+        let mut health = self.0.health.subscribe();
+        let patience = self.0.config.broker.command_timeout * 2;
+        let spoke = health.wait_for(|health| health.was_up || health.refused || health.has_failed);
+        match tokio::time::timeout(patience, spoke).await {
+            Ok(Ok(health)) if health.refused => Err(health.why.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    fn is_plain(&self, channel: &Channel) -> bool {
+        matches!(self.0.config.namespaces.of(channel.as_str()).source, Source::Redis(_))
+    }
+
+    /// See [`Broker::publish`](super::Broker::publish).
+    ///
+    /// # Errors
+    /// [`BrokerError::KeyReused`], or that Redis is away or may be.
+    pub async fn publish(
+        &self,
+        channel: &Channel,
+        history: &History,
+        draft: Draft,
+    ) -> Result<Receipt, BrokerError> {
+        let inner = &*self.0;
+        let partition = inner.names.partition(channel);
+        let started = Instant::now();
+        let draft = &draft;
+        let ask = |way: Way| async move { inner.functions.publish(&way, channel, history, draft).await };
+        let receipt = inner.on(partition, ask).await?;
+        inner.metrics.redis_answered(RedisCommand::Publish, started.elapsed());
+        Ok(receipt)
+    }
+
+    /// See [`Broker::listen`](super::Broker::listen).
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn listen(&self, channel: &Channel) -> Result<Position, BrokerError> {
+        let inner = &*self.0;
+        let listened = inner.enter(channel);
+        if !listened.joined.is_cancelled() {
+            if inner.link(listened.partition).is_none() {
+                return Err(BrokerError::Unavailable);
+            }
+            let joined = listened.joined.cancelled();
+            let joined = tokio::time::timeout(inner.config.broker.command_timeout * 2, joined).await;
+            joined.map_err(|_| BrokerError::Unavailable)?;
+        }
+        let position = match &*listened.track.lock() {
+            Tracked::Log(track) => track.position(),
+            Tracked::Plain(plain) => Some(plain.position()),
+        };
+        Ok(position.unwrap_or_else(|| Position::Empty(inner.now() / 1000)))
+    }
+
+    /// See [`Broker::unlisten`](super::Broker::unlisten). The channel stays subscribed for the time to linger.
+    pub fn unlisten(&self, channel: &Channel) {
+        if let Some(listened) = self.0.listened.lock().get(channel) {
+            *listened.idle_since.lock() = Some(Instant::now());
+            let _ = self.0.wishes.send(Wish::Idle(Arc::clone(listened)));
+        }
+    }
+
+    /// See [`Broker::read`](super::Broker::read).
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn read(
+        &self,
+        channel: &Channel,
+        history: &History,
+        since: &Since,
+        page: Page,
+    ) -> Result<Replay, BrokerError> {
+        let inner = &self.0;
+        let listened = inner.listened(channel);
+        if let Some(listened) = &listened {
+            if let Some(replay) = inner.answer(listened, history, since, page) {
+                return Ok(replay);
+            }
+            inner.fill(listened).await;
+            if let Some(replay) = inner.answer(listened, history, since, page) {
+                return Ok(replay);
+            }
+        } else if self.is_plain(channel) {
+            let nobody_listens = PlainTrack::joining(channel.clone(), Budget::default());
+            return Ok(nobody_listens.answer(since, page, inner.now(), history));
+        }
+        let (broker, asked, kept, from) = (Arc::clone(inner), channel.clone(), *history, *since);
+        let read = move || {
+            let (broker, asked) = (Arc::clone(&broker), asked.clone());
+            async move { broker.read_redis(&asked, &kept, &from, page).await.map(|read| Arc::new(read.replay)) }
+        };
+        match inner.reads.run((channel.clone(), *since, page), read).await {
+            Some(Ok(replay)) => Ok(Arc::unwrap_or_clone(replay)),
+            Some(Err(error)) => Err(error),
+            None => Err(BrokerError::Unavailable),
+        }
+    }
+}
+
+impl Redis {
+    /// See [`Broker::info`](super::Broker::info).
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn info(&self, channel: &Channel, history: &History) -> Result<Info, BrokerError> {
+        let none = Page { messages: 0, bytes: 0 };
+        let read = self.0.read_redis(channel, history, &Since::Latest, none).await?;
+        let position = read.replay.top;
+        Ok(Info { position, messages: (position.offset() + 1).saturating_sub(read.floor) })
+    }
+
+    /// See [`Broker::channels`](super::Broker::channels).
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn channels(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Channels, BrokerError> {
+        let inner = &*self.0;
+        let ask = |partition| async move {
+            inner
+                .on(partition, |way: Way| async move {
+                    inner.functions.list(&way, partition, prefix, after, limit + 1).await
+                })
+                .await
+        };
+        let lists = join_all((0..self.0.config.broker.partitions).map(|p| ask(Partition(p)))).await;
+        let mut names = Vec::new();
+        for list in lists {
+            names.extend(list?);
+        }
+        names.sort_unstable();
+        let more = names.len() > limit;
+        names.truncate(limit);
+        Ok(Channels { names, more })
+    }
+
+    /// See [`Broker::forget`](super::Broker::forget).
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn forget(&self, channel: &Channel) -> Result<(), BrokerError> {
+        let inner = &*self.0;
+        let partition = inner.names.partition(channel);
+        inner.on(partition, |way: Way| async move { inner.functions.forget(&way, channel).await }).await
+    }
+
+    /// See [`Broker::disconnect`](super::Broker::disconnect).
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn disconnect(&self, target: &Target) -> Result<(), BrokerError> {
+        self.0.tell(target).await
+    }
+
+    /// See [`Broker::report`](super::Broker::report).
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn report(&self, counts: &[(Channel, usize)]) -> Result<(), BrokerError> {
+        self.0.report(counts).await
+    }
+
+    /// See [`Broker::counted`](super::Broker::counted).
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn counted(&self, channel: &Channel) -> Result<(usize, u64), BrokerError> {
+        self.0.counted(channel).await
+    }
+
+    /// See [`Broker::sweep`](super::Broker::sweep).
+    pub async fn sweep(&self) {
+        let all: Vec<_> = self.0.listened.lock().values().cloned().collect();
+        let now = self.0.now();
+        for some in all.chunks(256) {
+            for listened in some {
+                match &mut *listened.track.lock() {
+                    Tracked::Log(track) => track.sweep(now, listened.history()),
+                    Tracked::Plain(plain) => plain.sweep(now, listened.history()),
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// See [`Broker::now`](super::Broker::now).
+    #[must_use]
+    pub fn now(&self) -> u64 {
+        self.0.now()
+    }
+}
+
+impl Inner {
+    fn listened(&self, channel: &Channel) -> Option<Arc<Listened>> {
+        let listened = self.listened.lock();
+        listened.get(channel).filter(|listened| listened.joined.is_cancelled()).cloned()
+    }
+
+    /// The channel among those that are listened to; it begins to be where it is not.
+    fn enter(&self, channel: &Channel) -> Arc<Listened> {
+        let mut all = self.listened.lock();
+        if let Some(listened) = all.get(channel) {
+            *listened.idle_since.lock() = None;
+            return Arc::clone(listened);
+        }
+        let namespace = Arc::clone(self.config.namespaces.of(channel.as_str()));
+        let budget = mirror_budget(&namespace.history, all.len());
+        let partition = self.names.partition(channel);
+        let (live, track) = match &namespace.source {
+            Source::Tidegate => (self.names.live(partition, channel), Tracked::Log(Track::joining(budget))),
+            Source::Redis(name) => (
+                name.of(channel.as_str()).into(),
+                Tracked::Plain(PlainTrack::joining(channel.clone(), budget)),
+            ),
+        };
+        let listened = Arc::new(Listened {
+            channel: channel.clone(),
+            namespace,
+            partition,
+            live,
+            joined: CancellationToken::new(),
+            track: Mutex::new(track),
+            idle_since: Mutex::new(None),
+        });
+        all.insert(channel.clone(), Arc::clone(&listened));
+        let _ = self.wishes.send(Wish::Listen(Arc::clone(&listened)));
+        listened
+    }
+
+    /// Forgets a channel that nobody has listened to for `linger`; whether it did.
+    fn let_go(&self, listened: &Arc<Listened>) -> bool {
+        let mut all = self.listened.lock();
+        let is_idle =
+            listened.idle_since.lock().is_some_and(|since| since.elapsed() >= self.config.broker.linger);
+        let is_same = all.get(&listened.channel).is_some_and(|now| Arc::ptr_eq(now, listened));
+        if is_idle && is_same {
+            all.remove(&listened.channel);
+        }
+        is_idle && is_same
+    }
+
+    /// The payload of another program's message: JSON where it parses, else text, else bytes. `None` where it
+    /// is over the limit.
+    fn foreign(&self, payload: Bytes) -> Option<Payload> {
+        if payload.len() > self.config.limits.message {
+            return None;
+        }
+        Some(payload::form(payload.clone()).unwrap_or_else(|_| payload::binary(payload)))
+    }
+}
+
+impl fmt::Debug for Redis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Redis")
+    }
+}
+
+#[cfg(test)]
+mod tests;

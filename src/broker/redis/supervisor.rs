@@ -1,0 +1,454 @@
+//! Keeps the links up: finds out who the primaries are, holds one command link and one pub/sub link to each,
+//! and proves every two seconds that what is published comes back. A link lives once: whatever ends it, a new
+//! one is made and what hung on it is in doubt until it was compared.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use tokio::{
+    sync::{mpsc, watch},
+    time::sleep,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Inner,
+    command::{CommandError, CommandLink, ConnectError},
+    endpoint::Server,
+    names::Partition,
+    reader::Input,
+    subscriber::{Subscriber, SubscriberHandle, SubscriberStream},
+    topology::{self, Topology},
+};
+use crate::metrics::{RedisEnd, RedisRole};
+
+/// Between two probes, and two looks at what moves.
+const PROBE: Duration = Duration::from_secs(2);
+
+/// Probes that may be missing before a pub/sub link is no longer believed.
+const MISSED: u64 = 2;
+
+/// Pushes handed on at once.
+const PUSHES: usize = 256;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// The pauses between attempts: longer each time, and never the same for all nodes.
+struct Backoff(Duration);
+
+impl Backoff {
+    fn new() -> Self {
+        Self(FIRST_PAUSE)
+    }
+
+    async fn pause(&mut self) {
+        sleep(self.0.mul_f64(0.5 + fastrand::f64())).await;
+        self.0 = (self.0 * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Runs until the broker stops.
+pub(super) async fn run(inner: Arc<Inner>, inputs: mpsc::Sender<Input>) {
+    let mut servers: HashMap<Server, CancellationToken> = HashMap::new();
+    let mut backoff = Backoff::new();
+    while !inner.stop.is_cancelled() && !inputs.is_closed() {
+        match inner.discover().await {
+            Ok(found) => {
+                backoff = Backoff::new();
+                follow(&inner, &inputs, Arc::new(found), &mut servers).await;
+                let watches = inner.endpoint.is_cluster() || inner.endpoint.is_sentinel();
+                tokio::select! {
+                    () = inner.rediscover.notified() => sleep(FIRST_PAUSE).await,
+                    () = sleep(PROBE), if watches => {}
+                    () = inner.stop.cancelled() => {}
+                }
+            }
+            Err(error) => {
+                inner.is_down(&error);
+                tokio::select! {
+                    () = backoff.pause() => {}
+                    () = inner.stop.cancelled() => {}
+                }
+            }
+        }
+    }
+    servers.into_values().for_each(|server| server.cancel());
+}
+
+/// Begins with new primaries and leaves those that are none any more.
+async fn follow(
+    inner: &Arc<Inner>,
+    inputs: &mpsc::Sender<Input>,
+    topology: Arc<Topology>,
+    servers: &mut HashMap<Server, CancellationToken>,
+) {
+    servers.retain(|server, life| {
+        let stays = topology.primaries.contains(server);
+        if !stays {
+            life.cancel();
+        }
+        stays
+    });
+    for server in &topology.primaries {
+        servers.entry(server.clone()).or_insert_with(|| {
+            let life = inner.stop.child_token();
+            tokio::spawn(until(life.clone(), keep_commands(Arc::clone(inner), server.clone())));
+            tokio::spawn(until(
+                life.clone(),
+                keep_subscribed(Arc::clone(inner), inputs.clone(), server.clone()),
+            ));
+            life
+        });
+    }
+    let changed = **inner.topology.read() != *topology;
+    if changed {
+        *inner.topology.write() = Arc::clone(&topology);
+        let _ = inputs.send(Input::Topology(topology)).await;
+    }
+}
+
+async fn until(end: CancellationToken, work: impl Future<Output = ()>) {
+    let _ = end.run_until_cancelled(work).await;
+}
+
+/// Takes a link out of use when it is dropped, however its life ends.
+struct InUse<'a>(&'a Inner, &'a Server);
+
+impl Drop for InUse<'_> {
+    fn drop(&mut self) {
+        let link = self.0.links.write().remove(self.1);
+        link.iter().for_each(|link| link.close());
+        self.0.metrics.redis_up(RedisRole::Command, false);
+    }
+}
+
+async fn keep_commands(inner: Arc<Inner>, server: Server) {
+    let timeout = inner.endpoint.command_timeout();
+    let mut backoff = Backoff::new();
+    loop {
+        match CommandLink::connect(&inner.endpoint, &server, timeout).await {
+            Ok(link) => match inner.prepare(&link, &server).await {
+                Ok(()) => {
+                    backoff = Backoff::new();
+                    let link = Arc::new(link);
+                    inner.links.write().insert(server.clone(), Arc::clone(&link));
+                    let _in_use = InUse(&inner, &server);
+                    inner.metrics.redis_up(RedisRole::Command, true);
+                    inner.is_up();
+                    let reason = watch(&link, timeout).await;
+                    inner.metrics.redis_ended(RedisRole::Command, reason);
+                }
+                Err(error) => inner.is_down(&error),
+            },
+            Err(error) => inner.is_down(&error),
+        }
+        inner.rediscover.notify_one();
+        backoff.pause().await;
+    }
+}
+
+/// Waits until a command link ends, or no longer answers.
+async fn watch(link: &CommandLink, timeout: Duration) -> RedisEnd {
+    loop {
+        tokio::select! {
+            () = link.closed() => return RedisEnd::Closed,
+            () = sleep(PROBE / 2) => {}
+        }
+        let answer = tokio::time::timeout(timeout, link.call("PING", Vec::new())).await;
+        if !matches!(answer, Ok(Ok(_))) {
+            return if link.is_closed() { RedisEnd::Closed } else { RedisEnd::Silent };
+        }
+    }
+}
+
+async fn keep_subscribed(inner: Arc<Inner>, inputs: mpsc::Sender<Input>, server: Server) {
+    let timeout = inner.endpoint.command_timeout();
+    let mut backoff = Backoff::new();
+    loop {
+        match Subscriber::connect(&inner.endpoint, &server, timeout).await {
+            Ok((handle, stream)) => {
+                backoff = Backoff::new();
+                let probe = inner.begin_probes(&server, &handle);
+                inner.metrics.redis_up(RedisRole::Pubsub, true);
+                if inputs.send(Input::Up(server.clone(), handle)).await.is_err() {
+                    return;
+                }
+                let reason = tokio::select! {
+                    reason = hand_on(&inputs, &server, stream) => reason,
+                    reason = prove(&inner, &inputs, &server, probe) => reason,
+                };
+                inner.metrics.redis_up(RedisRole::Pubsub, false);
+                inner.proved.lock().remove(&server);
+                inner.metrics.redis_ended(RedisRole::Pubsub, reason);
+                tracing::warn!(%server, ?reason, "a pub/sub link to Redis ended");
+                if inputs.send(Input::Down(server.clone())).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => inner.is_down(&error),
+        }
+        inner.rediscover.notify_one();
+        backoff.pause().await;
+    }
+}
+
+/// Hands on what a pub/sub link brings, until it ends.
+async fn hand_on(inputs: &mpsc::Sender<Input>, server: &Server, mut stream: SubscriberStream) -> RedisEnd {
+    while let Some(first) = stream.next().await {
+        let mut pushes = Vec::new();
+        let mut next = Some(first);
+        while let Some(Ok(push)) = next {
+            pushes.push(push);
+            next = if pushes.len() < PUSHES { stream.try_next() } else { None };
+        }
+        if inputs.send(Input::Pushes(server.clone(), pushes)).await.is_err() {
+            break;
+        }
+        if let Some(Err(error)) = next {
+            tracing::debug!(%server, %error, "a pub/sub link broke");
+            break;
+        }
+    }
+    RedisEnd::Closed
+}
+
+/// The probes of one life of a pub/sub link.
+pub(super) struct Probe {
+    channel: Bytes,
+    partition: Partition,
+    /// Tells lives apart.
+    life: u64,
+    /// The number of the newest one that came back; `None` until the subscription to them is confirmed.
+    back: watch::Receiver<Option<u64>>,
+}
+
+/// What the reader needs to know of them.
+pub(super) struct Probed {
+    channel: Bytes,
+    life: u64,
+    sent: Instant,
+    back: watch::Sender<Option<u64>>,
+}
+
+/// Publishes probes; ends where they no longer come back.
+async fn prove(
+    inner: &Inner,
+    inputs: &mpsc::Sender<Input>,
+    server: &Server,
+    probe: Option<Probe>,
+) -> RedisEnd {
+    let Some(mut probe) = probe else {
+        return std::future::pending().await;
+    };
+    let confirmed = tokio::time::timeout(PROBE * 2, probe.back.wait_for(Option::is_some));
+    if !matches!(confirmed.await, Ok(Ok(_))) {
+        return RedisEnd::Deaf;
+    }
+    let mut ticks = tokio::time::interval(PROBE);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let (mut number, mut published, mut identity) = (0, 0, None);
+    loop {
+        ticks.tick().await;
+        if inner.topology.read().owner_of(probe.partition) != Some(server) {
+            return RedisEnd::Moved;
+        }
+        let back = probe.back.borrow().unwrap_or(0);
+        if back == number {
+            published = 0;
+        } else if published >= MISSED {
+            return RedisEnd::Silent;
+        }
+        number += 1;
+        inner.probing(server);
+        let Some(link) = inner.link_to(server) else { continue };
+        let payload = format!("{} {number}", probe.life);
+        let answer = inner.functions.probe(&*link, probe.partition, &probe.channel, &payload).await;
+        let Ok(answer) = answer else {
+            // Nothing is known: the command link has its own watch.
+            number = back;
+            continue;
+        };
+        published += 1;
+        inner.heard(answer.now_ms);
+        if answer.receivers == 0 {
+            return RedisEnd::Deaf;
+        }
+        let was_emptied = !answer.has_state;
+        if was_emptied {
+            let _ = inner.open(&link, server).await;
+        }
+        let changed = identity.as_ref().is_some_and(|known| *known != answer.identity);
+        identity = Some(answer.identity);
+        if (was_emptied || changed) && inputs.send(Input::Compare(server.clone())).await.is_err() {
+            return RedisEnd::Closed;
+        }
+    }
+}
+
+impl Inner {
+    /// Finds out who the primaries are, and what is moving between them: each knows only its own part.
+    async fn discover(&self) -> Result<Topology, ConnectError> {
+        let known = self.topology.read().primaries.clone();
+        let mut found = topology::discover(&self.endpoint, &self.slots, &known).await?;
+        if found.sharded {
+            let links: Vec<_> = found.primaries.iter().filter_map(|server| self.link_to(server)).collect();
+            let asked = links.iter().map(|link| topology::moving(link, &self.slots));
+            for moving in futures_util::future::join_all(asked).await {
+                found.migrating.extend(moving.unwrap_or_default());
+            }
+            found.migrating.sort_unstable();
+            found.migrating.dedup();
+        }
+        Ok(found)
+    }
+
+    /// Makes a new command link usable: the functions are there, the state is opened, the format is ours.
+    async fn prepare(&self, link: &CommandLink, server: &Server) -> Result<(), String> {
+        let failed = |error: CommandError| format!("{server} refused to prepare: {error}");
+        self.functions.load(link).await.map_err(failed)?;
+        if self.topology.read().owner_of(Partition(0)) == Some(server) {
+            let held = self.functions.format(link).await.map_err(failed)?;
+            let ours = self.names.partitions();
+            if held.partitions != u64::from(ours) {
+                let why = format!(
+                    "Redis holds {} partitions under this prefix and broker.partitions is {ours}: they are \
+                     fixed for the life of a deployment",
+                    held.partitions
+                );
+                return Err(self.refuse(why));
+            }
+            if !held.is_readable() {
+                let why = format!(
+                    "Redis holds format {} under this prefix, which this release cannot read",
+                    held.format
+                );
+                return Err(self.refuse(why));
+            }
+        }
+        self.open(link, server).await.map_err(failed)
+    }
+
+    /// Tells Redis from when on it can vouch for the channels of this server's partitions.
+    async fn open(&self, link: &CommandLink, server: &Server) -> Result<(), CommandError> {
+        let topology = Arc::clone(&self.topology.read());
+        let partitions = topology.partitions_of(server);
+        let opened = partitions.map(|partition| self.functions.open(link, partition));
+        let opened = futures_util::future::join_all(opened).await;
+        for opened in opened {
+            self.heard(opened?.now_ms);
+        }
+        Ok(())
+    }
+
+    /// Begins the probes of a new pub/sub link: `None` where its server owns no partition.
+    fn begin_probes(&self, server: &Server, handle: &SubscriberHandle) -> Option<Probe> {
+        let topology = Arc::clone(&self.topology.read());
+        let partition = topology.partitions_of(server).next()?;
+        let channel = self.names.probe(partition, &self.node);
+        match topology.sharded {
+            true => handle.ssubscribe(std::slice::from_ref(&channel)),
+            false => handle.subscribe(std::slice::from_ref(&channel)),
+        }
+        let (sender, back) = watch::channel(None);
+        let life = fastrand::u64(..);
+        let probed = Probed { channel: channel.clone(), life, sent: Instant::now(), back: sender };
+        self.probes.lock().insert(server.clone(), probed);
+        Some(Probe { channel, partition, life, back })
+    }
+
+    fn probing(&self, server: &Server) {
+        if let Some(probed) = self.probes.lock().get_mut(server) {
+            probed.sent = Instant::now();
+        }
+    }
+
+    /// Takes a probe that came back: up to the second that it bears, everything published has come here.
+    /// `None` where it is no probe of this link.
+    pub(super) fn probed(&self, server: &Server, channel: &[u8], payload: &[u8]) -> Option<u64> {
+        let probes = self.probes.lock();
+        let probed = probes.get(server).filter(|probed| probed.channel == channel)?;
+        let mut words = std::str::from_utf8(payload).ok()?.split(' ');
+        let now_ms: u64 = words.next()?.parse().ok()?;
+        let life: u64 = words.next()?.parse().ok()?;
+        let number: u64 = words.next()?.parse().ok()?;
+        if life != probed.life {
+            return None;
+        }
+        probed.back.send_replace(Some(number));
+        self.metrics.redis_probed(probed.sent.elapsed());
+        drop(probes);
+        self.proved.lock().insert(server.clone());
+        self.is_up();
+        Some(now_ms / 1000)
+    }
+
+    /// The subscription to the probes of this link is confirmed.
+    pub(super) fn is_heard(&self, server: &Server, channel: &[u8]) {
+        let probes = self.probes.lock();
+        if let Some(probed) = probes.get(server).filter(|probed| probed.channel == channel) {
+            probed.back.send_if_modified(|back| back.replace(back.unwrap_or(0)).is_none());
+        }
+    }
+
+    /// A subscription was refused.
+    pub(super) fn is_refused(&self, server: &Server, answer: &str) {
+        if answer.starts_with("NOPERM") {
+            let prefix = &self.config.broker.prefix;
+            self.is_down(&format!(
+                "{server} refused to subscribe: {answer}: allow the user the channels &{prefix}:* \
+                 and those of namespaces with source = \"redis\""
+            ));
+        }
+        self.rediscover.notify_one();
+    }
+
+    /// A link is up; the gateway is ready once all are.
+    fn is_up(&self) {
+        let topology = Arc::clone(&self.topology.read());
+        let links = self.links.read();
+        let proved = self.proved.lock();
+        let is_up = |server| links.contains_key(server) && proved.contains(server);
+        let all = !topology.primaries.is_empty() && topology.primaries.iter().all(is_up);
+        if !all {
+            return;
+        }
+        self.health.send_if_modified(|health| {
+            if !health.was_up {
+                tracing::info!(primaries = topology.primaries.len(), "Redis is up");
+            } else if !health.why.is_empty() {
+                tracing::info!("Redis is back");
+            }
+            let changes = !health.was_up || !health.why.is_empty();
+            health.was_up = true;
+            health.why.clear();
+            changes
+        });
+    }
+
+    /// Something is in the way; said once.
+    fn is_down(&self, why: &dyn std::fmt::Display) {
+        let why = why.to_string();
+        self.health.send_if_modified(|health| {
+            let is_new = health.why != why;
+            if is_new {
+                tracing::warn!("{why}");
+                health.why = why;
+            }
+            !std::mem::replace(&mut health.has_failed, true) || is_new
+        });
+    }
+
+    /// This gateway must not serve this Redis.
+    fn refuse(&self, why: String) -> String {
+        self.health.send_modify(|health| {
+            health.refused = true;
+            health.why.clone_from(&why);
+        });
+        why
+    }
+}
