@@ -14,6 +14,18 @@ test:
 quick:
     tests/run --quick
 
+# Every fault in its long form, over each kind of Redis (half an hour); without a filter it writes docs/reliability.md
+faults filter="":
+    #!/usr/bin/env bash
+    set -uo pipefail
+    export TIDEGATE_FAULTS="$PWD/target/faults"
+    rm -rf "$TIDEGATE_FAULTS"
+    # One at a time: each has three gateways, up to six servers and a dozen clients of its own.
+    cargo test --release --locked --test it -- redis::faults::{{filter}} --include-ignored --skip ::short_form --test-threads=1
+    status=$?
+    [ -n "{{filter}}" ] || python3 tools/reliability.py "$TIDEGATE_FAULTS" docs/reliability.md || status=1
+    exit $status
+
 # Formatting, clippy, the contract (needs PyYAML, jsonschema, openapi-spec-validator)
 lint:
     cargo fmt --all --check

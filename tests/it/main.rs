@@ -30,6 +30,8 @@ mod negotiation;
 mod origins;
 mod poll;
 mod publish;
+mod recorder;
+mod redis;
 mod resume;
 mod slow;
 mod sse;

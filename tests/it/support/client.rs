@@ -365,9 +365,15 @@ impl Client {
 
     /// Breaks off and goes on over another transport.
     pub async fn resume_on(self, transport: Transport) -> Self {
+        let address = self.address;
+        self.resume_at(address, transport).await
+    }
+
+    /// Breaks off and goes on at another gateway.
+    pub async fn resume_at(self, address: SocketAddr, transport: Transport) -> Self {
         let channels: String = self.channels.iter().map(|channel| format!("channel={channel}&")).collect();
         let query = format!("{channels}since={}", self.cursor());
-        let (address, positions) = (self.address, self.positions.clone());
+        let positions = self.positions.clone();
         drop(self);
         let mut next = Self::connect_with(address, transport, &query, Options::default()).await;
         for (channel, position) in positions {

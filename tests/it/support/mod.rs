@@ -1,11 +1,15 @@
 //! What the tests stand on: gateways in the process, clients of four transports, bare sockets.
 
 pub mod client;
+pub mod fleet;
 pub mod gateway;
 pub mod objects;
 pub mod openapi;
 pub mod process;
+pub mod proxy;
 pub mod raw;
+pub mod recorder;
+pub mod redis;
 pub mod sse_parser;
 
 use std::future::Future;

@@ -68,6 +68,12 @@ impl Process {
         assert!(status.expect("kill runs").success());
     }
 
+    /// The exit code, where it has ended; -1 by a signal.
+    pub fn ended(&mut self) -> Option<i32> {
+        let status = self.child.try_wait().expect("may be waited for");
+        status.map(|status| status.code().unwrap_or(-1))
+    }
+
     /// Waits for the end.
     pub async fn exit(&mut self, limit: Duration) -> ExitStatus {
         let deadline = Instant::now() + limit;

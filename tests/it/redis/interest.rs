@@ -1,0 +1,184 @@
+//! What the gateways ask of Redis, counted there: nothing for channels that nobody here follows, few commands for
+//! many channels, one read for many clients, and no key that stays for ever.
+
+use std::collections::BTreeMap;
+
+use crate::redis::table::{prefix, until_ready};
+use crate::support::gateway::Builder;
+use crate::support::redis::{Server, until};
+use crate::support::{Client, TestGateway, Transport};
+
+async fn over(redis: &Server, prefix: &str, more: impl Fn(Builder) -> Builder) -> TestGateway {
+    let builder = TestGateway::start()
+        .with(&format!("broker.url = '{}'", redis.url()))
+        .with(&format!("broker.prefix = '{prefix}'"));
+    let gateway = more(builder).run().await;
+    until_ready(&gateway).await;
+    gateway
+}
+
+/// How often each command was called since the last `CONFIG RESETSTAT`.
+async fn calls(redis: &Server) -> BTreeMap<String, u64> {
+    let text: String = redis.ask(&["INFO", "commandstats"]).await;
+    let line = |line: &str| {
+        let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+        Some((name.to_owned(), rest.split(',').next()?.parse().ok()?))
+    };
+    text.lines().filter_map(line).collect()
+}
+
+async fn count(redis: &Server, commands: &[&str]) -> u64 {
+    let calls = calls(redis).await;
+    commands.iter().filter_map(|command| calls.get(*command)).sum()
+}
+
+/// The Redis channels of Tidegate channels whose names begin so.
+async fn followed(redis: &Server, prefix: &str, names: &str) -> Vec<String> {
+    redis.ask(&["PUBSUB", "CHANNELS", &format!("{prefix}:*live*{names}*")]).await
+}
+
+#[tokio::test]
+async fn a_node_follows_a_channel_from_its_first_subscriber_until_some_time_after_its_last() {
+    let (redis, prefix) = (Server::plain().await, prefix());
+    let gateway = over(&redis, &prefix, |builder| builder.with("broker.linger = '1s'")).await;
+    gateway.publish("a", "1").await;
+    assert!(followed(&redis, &prefix, "a").await.is_empty(), "nobody here wants it");
+    let first = Client::connect(&gateway, Transport::Sse, "channel=a").await;
+    let second = Client::connect(&gateway, Transport::Ndjson, "channel=a").await;
+    assert_eq!(followed(&redis, &prefix, "a").await.len(), 1, "before the head of the answer");
+    drop(first);
+    gateway.until_subscribers("a", 1).await;
+    assert_eq!(followed(&redis, &prefix, "a").await.len(), 1, "somebody is still there");
+    drop(second);
+    until("it leaves", async || followed(&redis, &prefix, "a").await.is_empty().then_some(())).await;
+    gateway.finish(()).await;
+}
+
+#[tokio::test]
+async fn polls_that_come_again_and_again_keep_the_channel_followed() {
+    let (redis, prefix) = (Server::plain().await, prefix());
+    let gateway = over(&redis, &prefix, |builder| builder.with("broker.linger = '30s'")).await;
+    let mut poll = Client::connect(&gateway, Transport::Poll, "channel=a").await;
+    redis.command(&["CONFIG", "RESETSTAT"]).await;
+    for number in 1..=20 {
+        gateway.publish("a", number.to_string()).await;
+        assert_eq!(poll.numbers(1).await, [number]);
+    }
+    let changes = count(&redis, &["subscribe", "unsubscribe", "ssubscribe", "sunsubscribe"]).await;
+    assert_eq!(changes, 0, "{:?}", calls(&redis).await);
+    gateway.finish(poll).await;
+}
+
+#[tokio::test]
+async fn subscribing_and_reading_make_no_key_of_a_channel() {
+    let (redis, prefix) = (Server::plain().await, prefix());
+    let gateway = over(&redis, &prefix, |builder| builder).await;
+    let mut clients = Vec::new();
+    for transport in Transport::ALL {
+        clients.push(Client::connect(&gateway, transport, "channel=a&since=earliest").await);
+    }
+    gateway.get("/v1/channels/a").await;
+    gateway.get("/v1/channels/a/messages").await;
+    gateway.get("/v1/channels").await;
+    let keys = redis.keys(&format!("{prefix}:*")).await;
+    // Counts have leases; everything else of a channel begins with a publish.
+    let made: Vec<&String> =
+        keys.iter().filter(|key| key.ends_with(":a") && !key.contains(":subs:")).collect();
+    assert!(made.is_empty(), "{made:?}");
+    gateway.finish(clients).await;
+}
+
+#[tokio::test]
+async fn every_key_of_a_channel_ends_by_itself() {
+    let (redis, prefix) = (Server::plain().await, prefix());
+    let gateway = over(&redis, &prefix, |builder| builder.namespace("default", "history_age = '2s'")).await;
+    let client = Client::connect(&gateway, Transport::Sse, "channel=a").await;
+    let headers = [("Content-Type", "application/json"), ("Idempotency-Key", "k")];
+    gateway.post("a", &headers, "1").await.expect(202);
+    gateway.until_subscribers("a", 1).await;
+    let keys = redis.keys(&format!("{prefix}:*")).await;
+    let mut seen = BTreeMap::new();
+    for key in keys.iter().filter(|key| key.contains(":a")) {
+        let left: i64 = redis.ask(&["PTTL", key]).await;
+        seen.insert(key.split(':').nth(2).expect("P:{p}:kind:…").to_owned(), left);
+    }
+    let day = 24 * 60 * 60 * 1000;
+    assert!((1..=2000).contains(&seen["log"]), "{seen:?}");
+    assert!((day..=day + 2000).contains(&seen["meta"]), "longer than the log: {seen:?}");
+    assert!((1..=300_000).contains(&seen["idem"]), "{seen:?}");
+    assert!(seen.values().all(|left| *left > 0), "one stays for ever: {seen:?}");
+    gateway.finish(client).await;
+}
+
+#[tokio::test]
+async fn nothing_is_written_outside_of_the_prefix() {
+    let (redis, prefix) = (Server::plain().await, prefix());
+    let gateway = over(&redis, &prefix, |builder| builder).await;
+    let client = Client::connect(&gateway, Transport::Sse, "channel=a").await;
+    let headers = [("Content-Type", "application/json"), ("Idempotency-Key", "k*{1}?")];
+    for channel in ["a", "b:1", "c.d:e~f"] {
+        gateway.post(channel, &headers, "1").await.expect(202);
+    }
+    gateway.disconnect("channel", "a").await;
+    gateway.delete("a").await;
+    let keys = redis.keys("*").await;
+    // P:{partition}:…, but for the one key that says how many partitions there are.
+    for key in &keys {
+        let rest = key.strip_prefix(&format!("{prefix}:")).unwrap_or_else(|| panic!("{key} is not ours"));
+        let tag = rest.strip_prefix('{').and_then(|rest| rest.split_once("}:"));
+        let partition = tag.and_then(|(tag, _)| tag.parse::<u16>().ok());
+        assert!(partition.is_some_and(|partition| partition < 256) || rest == "format", "{key}");
+    }
+    let channels: Vec<String> = redis.ask(&["PUBSUB", "CHANNELS", "*"]).await;
+    assert!(channels.iter().all(|name| name.starts_with(&format!("{prefix}:{{"))), "{channels:?}");
+    assert_eq!(redis.ask::<u64>(&["PUBSUB", "NUMPAT"]).await, 0, "no pattern is ever subscribed to");
+    gateway.finish(client).await;
+}
+
+#[tokio::test]
+async fn two_thousand_channels_are_followed_again_with_a_few_hundred_commands() {
+    let (redis, prefix) = (Server::plain().await, prefix());
+    let gateway = over(&redis, &prefix, |builder| builder).await;
+    let mut clients = Vec::new();
+    for number in 0..16 {
+        let channels: Vec<String> =
+            (0..125).map(|index| format!("channel=many:{}", number * 125 + index)).collect();
+        clients.push(Client::connect(&gateway, Transport::Ndjson, &channels.join("&")).await);
+    }
+    assert_eq!(followed(&redis, &prefix, "many").await.len(), 2000);
+    redis.command(&["CONFIG", "RESETSTAT"]).await;
+    redis.command(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+    until("all are followed again", async || {
+        (followed(&redis, &prefix, "many").await.len() == 2000).then_some(())
+    })
+    .await;
+    let commands = count(&redis, &["subscribe", "ssubscribe"]).await;
+    assert!((1..=600).contains(&commands), "{commands} commands");
+    // And they are live, with nothing lost meanwhile.
+    gateway.publish("many:1999", "7").await;
+    let last = clients.last_mut().expect("sixteen");
+    assert_eq!(last.message().await.number(), 7);
+    gateway.finish(clients).await;
+}
+
+#[tokio::test]
+async fn many_who_resume_at_once_at_a_fresh_node_cost_a_handful_of_reads() {
+    let (redis, prefix) = (Server::plain().await, prefix());
+    let first = over(&redis, &prefix, |builder| builder).await;
+    let ids = first.publish_numbers("a", 1, 30).await;
+    // One that has seen nothing yet.
+    let second = over(&redis, &prefix, |builder| builder).await;
+    redis.command(&["CONFIG", "RESETSTAT"]).await;
+    let query = format!("channel=a&since={}", ids[9]);
+    let connecting = (0..200).map(|number| Client::connect(&second, Transport::STREAMS[number % 3], &query));
+    let mut clients = futures_util::future::join_all(connecting).await;
+    for client in &mut clients {
+        assert_eq!(client.numbers(20).await, (11..=30).collect::<Vec<_>>());
+    }
+    // Every function that either node called, probes and counts among them.
+    let functions = count(&redis, &["fcall", "fcall_ro", "evalsha", "eval"]).await;
+    assert!(functions <= 60, "{:?}", calls(&redis).await);
+    assert_eq!(count(&redis, &["subscribe", "ssubscribe"]).await, 1, "{:?}", calls(&redis).await);
+    first.finish(()).await;
+    second.finish(clients).await;
+}

@@ -1,0 +1,12 @@
+//! Many gateways as one, over real Redis servers, through the front door.
+
+#[macro_use]
+mod table;
+
+mod delivery;
+mod faults;
+mod foreign;
+mod interest;
+mod manage;
+mod processes;
+mod start;

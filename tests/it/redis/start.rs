@@ -1,0 +1,379 @@
+//! Redis away, wrong, or not allowed: what the gateway says, and that it needs no restart.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use crate::redis::table::prefix;
+use crate::support::client::{Options, Transport};
+use crate::support::fleet::{Node, RECOVERY};
+use crate::support::process::free_port;
+use crate::support::redis::{Cluster, Replicated, Server, Settings, until};
+use crate::support::{Answer, Client, Conn};
+
+async fn post(node: &Node, headers: &[(&str, &str)]) -> Answer {
+    let mut conn = Conn::open(node.internal).await;
+    let mut all = vec![("Content-Type", "application/json")];
+    all.extend(headers);
+    conn.request("POST", "/v1/channels/a/messages", &all, Some(b"1")).await
+}
+
+fn refuses(answer: &Answer) {
+    answer.problem(503, "broker_unavailable");
+    let wait: u64 = answer.header("retry-after").expect("Retry-After").parse().expect("seconds");
+    assert!((1..=10).contains(&wait), "{wait}");
+}
+
+/// Waits until somebody listens at the internal address.
+async fn until_listening(node: &Node) {
+    until("it listens", async || node.get("/live").await.map(|_| ())).await;
+}
+
+#[tokio::test]
+async fn a_gateway_without_redis_starts_says_why_it_is_not_ready_and_becomes_so_without_a_restart() {
+    let port = free_port();
+    let mut node = Node::new(&[("TIDEGATE_BROKER__URL", &format!("redis://127.0.0.1:{port}"))]);
+    node.spawn();
+    until_listening(&node).await;
+    node.get("/live").await.expect("listens").expect(200);
+    let (status, why) = node.ready().await;
+    assert_eq!(status, 503, "{why}");
+    assert!(why.contains(&format!("127.0.0.1:{port}")), "the reason names the place: {why}");
+    refuses(&post(&node, &[]).await);
+    for transport in Transport::ALL {
+        let options = Options { headers: vec![("Accept", transport.accept())], ..Options::default() };
+        let Err(answer) = Client::open(node.public, transport, "channel=a", options).await else {
+            panic!("{transport:?} is served");
+        };
+        // An EventSource stops for ever on any other status.
+        let wanted = if transport == Transport::Sse { 200 } else { 503 };
+        assert_eq!(answer.status(), wanted, "{transport:?}: {}", answer.text());
+        if transport == Transport::Sse {
+            assert!(answer.text().contains("retry:"), "{}", answer.text());
+        } else {
+            refuses(&answer);
+        }
+    }
+    let redis = Server::prepare(port, Settings::default());
+    redis.run().await;
+    node.until_ready().await;
+    post(&node, &[]).await.expect(202);
+    let options = Options::default();
+    let mut client =
+        Client::connect_with(node.public, Transport::Sse, "channel=a&since=earliest", options).await;
+    assert_eq!(client.numbers(1).await, [1]);
+    assert!(node.said().contains(&port.to_string()), "the log says where: {}", node.said());
+}
+
+#[tokio::test]
+async fn while_redis_is_away_publishing_is_refused_at_once_and_clients_stay() {
+    let redis = Server::start(Settings::default().aof()).await;
+    let mut node = Node::new(&[("TIDEGATE_BROKER__URL", &redis.url())]);
+    node.start().await;
+    let mut clients = Vec::new();
+    for transport in Transport::STREAMS {
+        clients.push(Client::connect_with(node.public, transport, "channel=a", Options::default()).await);
+    }
+    post(&node, &[]).await.expect(202);
+    for client in &mut clients {
+        assert_eq!(client.numbers(1).await, [1]);
+    }
+    redis.kill9();
+    until("it has noticed", async || (post(&node, &[]).await.status() == 503).then_some(())).await;
+    let begun = Instant::now();
+    for _ in 0..20 {
+        refuses(&post(&node, &[]).await);
+    }
+    // A tenth of one command's time-out each: nobody waits for a dead link.
+    assert!(begun.elapsed() < Duration::from_secs(4), "20 refusals in {:?}", begun.elapsed());
+    let (ready, why) = node.ready().await;
+    assert_eq!(ready, 200, "or every gateway would leave the load balancer at once: {why}");
+    redis.run().await;
+    let back = Instant::now();
+    until("it publishes again", async || (post(&node, &[]).await.status() == 202).then_some(())).await;
+    assert!(back.elapsed() < Duration::from_secs(5), "back after {:?}", back.elapsed());
+    for client in &mut clients {
+        // Another process, another fence: this gap is among those that are promised.
+        let (reason, ..) = client.gap().await;
+        assert_eq!(reason, "failover");
+        assert_eq!(client.numbers(1).await, [1]);
+    }
+}
+
+#[tokio::test]
+async fn a_publish_with_a_key_is_made_once_though_redis_fell_silent_meanwhile() {
+    let redis = Server::plain().await;
+    let mut node =
+        Node::new(&[("TIDEGATE_BROKER__URL", &redis.url()), ("TIDEGATE_BROKER__COMMAND_TIMEOUT", "500ms")]);
+    node.start().await;
+    post(&node, &[("Idempotency-Key", "k0")]).await.expect(202);
+    redis.stop();
+    let answer = post(&node, &[("Idempotency-Key", "k1")]).await;
+    answer.problem(503, "broker_uncertain");
+    redis.cont();
+    let receipt = until("the same key again", async || {
+        let answer = post(&node, &[("Idempotency-Key", "k1")]).await;
+        (answer.status() == 202).then(|| answer.json())
+    })
+    .await;
+    assert!(receipt["id"].as_str().expect("an id").ends_with("-2"), "{receipt}");
+    let info = node.get("/v1/channels/a").await.expect("listens").expect(200).json();
+    assert_eq!(info["messages"], 2, "{info}");
+}
+
+/// What a gateway over this broker says: how it ended, or why it is not ready.
+async fn complaint(url: &str, keys: &[(&str, &str)]) -> String {
+    let mut all = vec![("TIDEGATE_BROKER__URL", url), ("TIDEGATE_LOG__FORMAT", "human")];
+    all.extend(keys);
+    let mut node = Node::new(&all);
+    node.spawn();
+    let deadline = Instant::now() + RECOVERY;
+    let said = loop {
+        if let Some(code) = node.process().ended() {
+            assert_ne!(code, 0, "{}", node.said());
+            break node.said();
+        }
+        let (status, text) = node.ready().await;
+        assert_ne!(status, 200, "ready over {url}");
+        // Its first try may not be over yet.
+        if status == 503 && node.said().contains("Redis") {
+            break text;
+        }
+        assert!(Instant::now() < deadline, "no complaint: {status} {text} {}", node.said());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert!(
+        !said.contains("s3cr3t") && !node.said().contains("s3cr3t"),
+        "a secret is said: {said} {}",
+        node.said()
+    );
+    assert!(!node.said().contains("panicked"), "{}", node.said());
+    said
+}
+
+/// The complaint must hold all of these words, whatever their case.
+async fn complains(url: &str, keys: &[(&str, &str)], words: &[&str]) {
+    let said = complaint(url, keys).await;
+    for word in words {
+        assert!(said.to_lowercase().contains(&word.to_lowercase()), "{word:?} is not in: {said}");
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_or_missing_password_is_told_in_a_sentence() {
+    let settings = Settings::default().password("right").user("gate", "right", "~* &* +@all");
+    let redis = Server::start(settings).await;
+    let place = redis.address().to_string();
+    complains(&redis.url(), &[], &[&place, "password", "broker.password"]).await;
+    complains(&format!("redis://:s3cr3t@{place}"), &[], &[&place, "password"]).await;
+    complains(&format!("redis://gate:s3cr3t@{place}"), &[], &[&place, "password"]).await;
+    let keys = [("TIDEGATE_BROKER__USERNAME", "gate"), ("TIDEGATE_BROKER__PASSWORD", "s3cr3t")];
+    complains(&redis.url(), &keys, &[&place, "password"]).await;
+    // And the right ones are taken from each place.
+    for (url, keys) in [
+        (format!("redis://:right@{place}"), vec![]),
+        (format!("redis://gate:right@{place}"), vec![]),
+        (redis.url(), vec![("TIDEGATE_BROKER__USERNAME", "gate"), ("TIDEGATE_BROKER__PASSWORD", "right")]),
+    ] {
+        let mut all = vec![("TIDEGATE_BROKER__URL", url.as_str())];
+        all.extend(keys);
+        let mut node = Node::new(&all);
+        node.start().await;
+        post(&node, &[]).await.expect(202);
+    }
+}
+
+#[tokio::test]
+async fn an_acl_that_forbids_too_much_is_told_in_a_sentence() {
+    let rules = [
+        ("nokeys", "~other:* &* +@all"),
+        ("nochannels", "~* &other:* +@all"),
+        ("nofunctions", "~* &* +@all -@scripting"),
+        ("nopubsub", "~* &* +@all -subscribe -ssubscribe"),
+    ];
+    let settings =
+        rules.iter().fold(Settings::default(), |settings, (name, rules)| settings.user(name, "pw", rules));
+    let redis = Server::start(settings).await;
+    let place = redis.address().to_string();
+    for (name, _) in rules {
+        complains(&format!("redis://{name}:pw@{place}"), &[], &[&place, "ACL"]).await;
+    }
+}
+
+#[tokio::test]
+async fn without_the_right_to_info_it_serves_with_a_loud_warning() {
+    let redis = Server::start(Settings::default().user("gate", "pw", "~* &* +@all -info")).await;
+    let mut node = Node::new(&[("TIDEGATE_BROKER__URL", &format!("redis://gate:pw@{}", redis.address()))]);
+    node.start().await;
+    post(&node, &[]).await.expect(202);
+    until("it warns", async || node.said().contains("INFO").then_some(())).await;
+}
+
+#[tokio::test]
+async fn where_functions_are_refused_a_script_does_the_same() {
+    let redis =
+        Server::start(Settings::default().user("gate", "pw", "~* &* +@all -function -fcall -fcall_ro")).await;
+    let mut node = Node::new(&[("TIDEGATE_BROKER__URL", &format!("redis://gate:pw@{}", redis.address()))]);
+    node.start().await;
+    let options = Options::default();
+    let mut client =
+        Client::connect_with(node.public, Transport::Ndjson, "channel=a&since=earliest", options).await;
+    for _ in 0..3 {
+        post(&node, &[]).await.expect(202);
+        redis.command(&["SCRIPT", "FLUSH"]).await;
+    }
+    assert_eq!(client.numbers(3).await, [1, 1, 1]);
+}
+
+#[tokio::test]
+async fn a_replica_a_sentinel_and_a_cluster_under_the_wrong_scheme_are_told_apart() {
+    let redis = Replicated::watched().await;
+    let replica = redis.servers[1].address();
+    complains(&format!("redis://{replica}"), &[], &[&replica.to_string(), "replica"]).await;
+    let sentinel = redis.sentinels[0].address();
+    complains(&format!("redis://{sentinel}"), &[], &[&sentinel.to_string(), "sentinel"]).await;
+    complains(&format!("redis-sentinel://{sentinel}/nobody"), &[], &["nobody"]).await;
+    let primary = redis.servers[0].address();
+    complains(&format!("redis-sentinel://{primary}/tide"), &[], &[&primary.to_string(), "sentinel"]).await;
+    complains(&format!("redis-cluster://{primary}"), &[], &[&primary.to_string(), "cluster"]).await;
+    let cluster = Cluster::start().await;
+    let node = cluster.nodes[0].address();
+    complains(&format!("redis://{node}"), &[], &[&node.to_string(), "cluster"]).await;
+}
+
+#[tokio::test]
+async fn tls_to_a_server_without_it_is_told_in_a_sentence() {
+    let redis = Server::plain().await;
+    complains(&format!("rediss://{}", redis.address()), &[], &[&redis.address().to_string()]).await;
+}
+
+/// A server that says it is this old.
+async fn old_server(version: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut buffer = [0; 4096];
+                while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+                    let text = String::from_utf8_lossy(&buffer[..count]).to_uppercase();
+                    // One answer for each command of the batch.
+                    for command in text.split('*').skip(1) {
+                        let info = format!("# Server\r\nredis_version:{version}\r\n");
+                        let hello = format!(
+                            "%7\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n${}\r\n{version}\r\n$5\r\nproto\r\n:3\r\n\
+                             $2\r\nid\r\n:1\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n$4\r\nrole\r\n$6\r\nmaster\r\n$7\r\nmodules\r\n*0\r\n",
+                            version.len()
+                        );
+                        let answer = if command.contains("HELLO") {
+                            hello
+                        } else if command.contains("INFO") && !command.contains("SETINFO") {
+                            format!("${}\r\n{info}\r\n", info.len())
+                        } else if command.contains("FUNCTION") || command.contains("FCALL") {
+                            "-ERR unknown command `FUNCTION`\r\n".to_owned()
+                        } else {
+                            "+OK\r\n".to_owned()
+                        };
+                        if stream.write_all(answer.as_bytes()).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_redis_that_is_too_old_is_told_in_a_sentence() {
+    let address = old_server("6.2.14").await;
+    complains(&format!("redis://{address}"), &[], &[&address.to_string(), "6.2.14", "7.0"]).await;
+}
+
+#[tokio::test]
+async fn a_broken_url_is_a_fault_of_the_configuration() {
+    for url in [
+        "redis://",
+        "redis://localhost:port",
+        "redis://a,b",
+        "redis://localhost/x",
+        "redis-sentinel://localhost",
+        "redis-cluster://localhost/1",
+        "http://localhost",
+        "localhost:6379",
+        "redis://user:s3cr3t/@localhost",
+    ] {
+        let mut node = Node::new(&[("TIDEGATE_BROKER__URL", url)]);
+        node.spawn();
+        let status = node.process().exit(Duration::from_secs(30)).await;
+        assert_eq!(status.code(), Some(64), "{url}: {}", node.said());
+        let said = node.said();
+        assert!(
+            said.to_uppercase().contains("BROKER") && said.to_uppercase().contains("URL"),
+            "{url}: {said}"
+        );
+        assert!(!said.contains("s3cr3t"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_second_gateway_with_other_partitions_refuses_to_start() {
+    let redis = Server::plain().await;
+    let mut first = Node::new(&[("TIDEGATE_BROKER__URL", &redis.url())]);
+    first.start().await;
+    let keys = [("TIDEGATE_BROKER__URL", &*redis.url()), ("TIDEGATE_BROKER__PARTITIONS", "128")];
+    let mut second = Node::new(&keys);
+    second.spawn();
+    let status = second.process().exit(Duration::from_secs(30)).await;
+    let said = second.said();
+    assert_ne!(status.code(), Some(0), "{said}");
+    assert!(said.contains("128") && said.contains("256") && said.contains("partitions"), "{said}");
+    // Under another prefix they are strangers.
+    let mut third = Node::new(&[keys.as_slice(), &[("TIDEGATE_BROKER__PREFIX", "elsewhere")]].concat());
+    third.start().await;
+    post(&third, &[]).await.expect(202);
+    assert_eq!(first.get("/v1/channels/a").await.expect("listens").json()["messages"], 0);
+}
+
+#[tokio::test]
+async fn databases_prefixes_and_sockets_keep_to_themselves() {
+    let redis = Server::start(Settings::default().password("p@ss/w").socket()).await;
+    let place = redis.address();
+    let socket = redis.socket().display().to_string();
+    let other = prefix();
+    let worlds = [
+        (format!("redis://:p%40ss%2Fw@{place}"), "tidegate"),
+        (format!("redis://:p%40ss%2Fw@{place}/3"), "tidegate"),
+        (format!("redis://:p%40ss%2Fw@{place}"), other.as_str()),
+        (format!("unix://:p%40ss%2Fw@{socket}?db=7"), "tidegate"),
+    ];
+    let mut nodes = Vec::new();
+    for (url, prefix) in &worlds {
+        let mut node = Node::new(&[("TIDEGATE_BROKER__URL", url), ("TIDEGATE_BROKER__PREFIX", prefix)]);
+        node.start().await;
+        nodes.push(node);
+    }
+    let mut clients = Vec::new();
+    for node in &nodes {
+        clients.push(
+            Client::connect_with(node.public, Transport::Ndjson, "channel=a", Options::default()).await,
+        );
+    }
+    // Pub/sub knows no databases: only what a gateway's own world says may arrive.
+    for (number, node) in nodes.iter().enumerate() {
+        let headers = [("Content-Type", "application/json")];
+        let body = (number + 1).to_string();
+        let mut conn = Conn::open(node.internal).await;
+        conn.request("POST", "/v1/channels/a/messages", &headers, Some(body.as_bytes())).await.expect(202);
+    }
+    for (client, number) in clients.iter_mut().zip(1..) {
+        assert_eq!(client.numbers(1).await, [number]);
+    }
+    for (node, number) in nodes.iter().zip(1_u64..) {
+        let history = node.get("/v1/channels/a/messages").await.expect("listens").expect(200).json();
+        assert_eq!(history["messages"].as_array().expect("a list").len(), 1, "{number}: {history}");
+    }
+}
