@@ -218,6 +218,24 @@ impl Broker {
         }
     }
 
+    /// The same, and never behind: whoever was told that a message is stored finds it here, at any node.
+    /// (Who listens may be answered by [`Broker::read`] with less: the rest is on its way to him.)
+    ///
+    /// # Errors
+    /// The broker is away.
+    pub async fn kept(
+        &self,
+        channel: &Channel,
+        history: &History,
+        since: &Since,
+        page: Page,
+    ) -> Result<Replay, BrokerError> {
+        match self {
+            Self::Memory(memory) => Ok(memory.read(channel, history, since, page)),
+            Self::Redis(redis) => redis.kept(channel, history, since, page).await,
+        }
+    }
+
     /// The newest position and the number of messages kept.
     ///
     /// # Errors

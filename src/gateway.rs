@@ -252,7 +252,7 @@ impl Gateway {
     pub async fn history(&self, channel: &Channel, since: Since, limit: usize) -> Result<HistoryPage, Fault> {
         let page = Page { messages: limit, bytes: ANSWER_BYTES };
         let history = &self.namespace(channel).history;
-        let replay = self.0.broker.read(channel, history, &since, page).await?;
+        let replay = self.0.broker.kept(channel, history, &since, page).await?;
         let last = replay.messages.last().map_or(replay.start.after, |m| m.position());
         let gap = replay.start.gap;
         Ok(HistoryPage {

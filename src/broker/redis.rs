@@ -353,15 +353,24 @@ impl Redis {
             let nobody_listens = PlainTrack::joining(channel.clone(), Budget::default());
             return Ok(nobody_listens.answer(since, page, inner.now(), history));
         }
-        let (broker, asked, kept, from) = (Arc::clone(inner), channel.clone(), *history, *since);
-        let read = move || {
-            let (broker, asked) = (Arc::clone(&broker), asked.clone());
-            async move { broker.read_redis(&asked, &kept, &from, page).await.map(|read| Arc::new(read.replay)) }
-        };
-        match inner.reads.run((channel.clone(), *since, page), read).await {
-            Some(Ok(replay)) => Ok(Arc::unwrap_or_clone(replay)),
-            Some(Err(error)) => Err(error),
-            None => Err(BrokerError::Unavailable),
+        inner.read_shared(channel, history, since, page).await
+    }
+
+    /// See [`Broker::kept`](super::Broker::kept).
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn kept(
+        &self,
+        channel: &Channel,
+        history: &History,
+        since: &Since,
+        page: Page,
+    ) -> Result<Replay, BrokerError> {
+        match self.is_plain(channel) {
+            // Nothing is kept but here.
+            true => self.read(channel, history, since, page).await,
+            false => self.0.read_shared(channel, history, since, page).await,
         }
     }
 }
@@ -372,6 +381,11 @@ impl Redis {
     /// # Errors
     /// Redis is away.
     pub async fn info(&self, channel: &Channel, history: &History) -> Result<Info, BrokerError> {
+        if self.is_plain(channel) {
+            let all = Page { messages: usize::MAX, bytes: usize::MAX };
+            let here = self.read(channel, history, &Since::Earliest, all).await?;
+            return Ok(Info { position: here.top, messages: here.messages.len() as u64 });
+        }
         let none = Page { messages: 0, bytes: 0 };
         let read = self.0.read_redis(channel, history, &Since::Latest, none).await?;
         let position = read.replay.top;

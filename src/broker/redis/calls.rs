@@ -151,6 +151,26 @@ impl Inner {
         Ok(read)
     }
 
+    /// The same for all who ask it at the same time.
+    pub(super) async fn read_shared(
+        self: &Arc<Self>,
+        channel: &Channel,
+        history: &History,
+        since: &Since,
+        page: Page,
+    ) -> Result<Replay, BrokerError> {
+        let (inner, asked, kept, from) = (Arc::clone(self), channel.clone(), *history, *since);
+        let read = move || {
+            let (inner, asked) = (Arc::clone(&inner), asked.clone());
+            async move { inner.read_redis(&asked, &kept, &from, page).await.map(|read| Arc::new(read.replay)) }
+        };
+        match self.reads.run((channel.clone(), *since, page), read).await {
+            Some(Ok(replay)) => Ok(Arc::unwrap_or_clone(replay)),
+            Some(Err(error)) => Err(error),
+            None => Err(BrokerError::Unavailable),
+        }
+    }
+
     /// Reads on what this node misses of a channel that it listens to.
     pub(super) async fn read_log(&self, listened: &Listened, since: &Since) -> Result<Read, BrokerError> {
         self.read_redis(&listened.channel, &listened.namespace.history, since, FILL).await
