@@ -94,6 +94,11 @@ async fn follow(
         }
         stays
     });
+    // First: a link looks here for what its server owns.
+    let changed = **inner.topology.read() != *topology;
+    if changed {
+        *inner.topology.write() = Arc::clone(&topology);
+    }
     for server in &topology.primaries {
         servers.entry(server.clone()).or_insert_with(|| {
             let life = inner.stop.child_token();
@@ -105,9 +110,7 @@ async fn follow(
             life
         });
     }
-    let changed = **inner.topology.read() != *topology;
     if changed {
-        *inner.topology.write() = Arc::clone(&topology);
         let _ = inputs.send(Input::Topology(topology)).await;
     }
 }
@@ -116,14 +119,33 @@ async fn until(end: CancellationToken, work: impl Future<Output = ()>) {
     let _ = end.run_until_cancelled(work).await;
 }
 
-/// Takes a link out of use when it is dropped, however its life ends.
-struct InUse<'a>(&'a Inner, &'a Server);
+/// Takes a link out of use when it is dropped, however its life ends: never the one that came after it.
+struct InUse<'a>(&'a Inner, &'a Server, Arc<CommandLink>);
 
 impl Drop for InUse<'_> {
     fn drop(&mut self) {
-        let link = self.0.links.write().remove(self.1);
-        link.iter().for_each(|link| link.close());
-        self.0.metrics.redis_up(RedisRole::Command, false);
+        let Self(inner, server, ours) = self;
+        let mut links = inner.links.write();
+        if links.get(*server).is_some_and(|link| Arc::ptr_eq(link, ours)) {
+            links.remove(*server);
+        }
+        inner.metrics.redis_up(RedisRole::Command, !links.is_empty());
+        drop(links);
+        ours.close();
+    }
+}
+
+/// Forgets the probes of a pub/sub link when it is dropped, however its life ends: only those of this life.
+struct Proving<'a>(&'a Inner, &'a Server, Option<u64>);
+
+impl Drop for Proving<'_> {
+    fn drop(&mut self) {
+        let Self(inner, server, life) = self;
+        let mut probes = inner.probes.lock();
+        if probes.get(*server).map(|probed| probed.life) == *life {
+            probes.remove(*server);
+            inner.proved.lock().remove(*server);
+        }
     }
 }
 
@@ -137,7 +159,7 @@ async fn keep_commands(inner: Arc<Inner>, server: Server) {
                     backoff = Backoff::new();
                     let link = Arc::new(link);
                     inner.links.write().insert(server.clone(), Arc::clone(&link));
-                    let _in_use = InUse(&inner, &server);
+                    let _in_use = InUse(&inner, &server, Arc::clone(&link));
                     inner.metrics.redis_up(RedisRole::Command, true);
                     inner.is_up();
                     let reason = watch(&link, timeout).await;
@@ -174,6 +196,7 @@ async fn keep_subscribed(inner: Arc<Inner>, inputs: mpsc::Sender<Input>, server:
             Ok((handle, stream)) => {
                 backoff = Backoff::new();
                 let probe = inner.begin_probes(&server, &handle);
+                let proving = Proving(&inner, &server, probe.as_ref().map(|probe| probe.life));
                 inner.metrics.redis_up(RedisRole::Pubsub, true);
                 if inputs.send(Input::Up(server.clone(), handle)).await.is_err() {
                     return;
@@ -183,7 +206,7 @@ async fn keep_subscribed(inner: Arc<Inner>, inputs: mpsc::Sender<Input>, server:
                     reason = prove(&inner, &inputs, &server, probe) => reason,
                 };
                 inner.metrics.redis_up(RedisRole::Pubsub, false);
-                inner.proved.lock().remove(&server);
+                drop(proving);
                 inner.metrics.redis_ended(RedisRole::Pubsub, reason);
                 tracing::warn!(%server, ?reason, "a pub/sub link to Redis ended");
                 if inputs.send(Input::Down(server.clone())).await.is_err() {
@@ -381,8 +404,8 @@ impl Inner {
         }
         probed.back.send_replace(Some(number));
         self.metrics.redis_probed(probed.sent.elapsed());
-        drop(probes);
         self.proved.lock().insert(server.clone());
+        drop(probes);
         self.is_up();
         Some(now_ms / 1000)
     }
