@@ -128,8 +128,8 @@ impl Drop for InUse<'_> {
         let mut links = inner.links.write();
         if links.get(*server).is_some_and(|link| Arc::ptr_eq(link, ours)) {
             links.remove(*server);
+            inner.metrics.redis_up(RedisRole::Command, false);
         }
-        inner.metrics.redis_up(RedisRole::Command, !links.is_empty());
         drop(links);
         ours.close();
     }
@@ -274,14 +274,15 @@ async fn prove(
     }
     let mut ticks = tokio::time::interval(PROBE);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let (mut number, mut published, mut identity) = (0, 0, None);
+    let (mut number, mut published, mut known, mut identity) = (0, 0, 0, None);
     loop {
         ticks.tick().await;
         if inner.topology.read().owner_of(probe.partition) != Some(server) {
             return RedisEnd::Moved;
         }
         let back = probe.back.borrow().unwrap_or(0);
-        if back == number {
+        // One that came late is a sign of life too.
+        if back == number || std::mem::replace(&mut known, back) != back {
             published = 0;
         } else if published >= MISSED {
             return RedisEnd::Silent;
