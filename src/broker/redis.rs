@@ -142,6 +142,8 @@ struct Health {
     /// It must not serve this Redis.
     refused: bool,
     why: String,
+    /// What was said in the log since all was up.
+    said: Vec<String>,
 }
 
 /// A channel that this node listens to.
@@ -238,6 +240,7 @@ impl Redis {
                 has_failed: false,
                 refused: false,
                 why: "Redis has not answered yet".into(),
+                said: Vec::new(),
             }),
             node: format!("{:016x}", fastrand::u64(..)),
             stop: CancellationToken::new(),

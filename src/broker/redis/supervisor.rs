@@ -35,6 +35,9 @@ const MISSED: u64 = 2;
 /// Pushes handed on at once.
 const PUSHES: usize = 256;
 
+/// Different sentences of what is in the way that are said only once.
+const SAID: usize = 32;
+
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
@@ -450,19 +453,23 @@ impl Inner {
             let changes = !health.was_up || !health.why.is_empty();
             health.was_up = true;
             health.why.clear();
+            health.said.clear();
             changes
         });
     }
 
-    /// Something is in the way; said once.
+    /// Something is in the way; said once until all is up again, though several things take turns.
     fn is_down(&self, why: &dyn std::fmt::Display) {
         let why = why.to_string();
         self.health.send_if_modified(|health| {
             let is_new = health.why != why;
-            if is_new {
+            if is_new && !health.said.contains(&why) {
                 tracing::warn!("{why}");
-                health.why = why;
+                if health.said.len() < SAID {
+                    health.said.push(why.clone());
+                }
             }
+            health.why = why;
             !std::mem::replace(&mut health.has_failed, true) || is_new
         });
     }
