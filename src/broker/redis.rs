@@ -307,11 +307,12 @@ impl Redis {
     /// Redis is away.
     pub async fn listen(&self, channel: &Channel) -> Result<Position, BrokerError> {
         let inner = &*self.0;
+        // Who asks while Redis is away is refused, and leaves nothing behind.
+        if inner.listened(channel).is_none() && inner.link(inner.names.partition(channel)).is_none() {
+            return Err(BrokerError::Unavailable);
+        }
         let listened = inner.enter(channel);
         if !listened.joined.is_cancelled() {
-            if inner.link(listened.partition).is_none() {
-                return Err(BrokerError::Unavailable);
-            }
             let joined = listened.joined.cancelled();
             let joined = tokio::time::timeout(inner.config.broker.command_timeout * 2, joined).await;
             joined.map_err(|_| BrokerError::Unavailable)?;
