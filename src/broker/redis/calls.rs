@@ -91,6 +91,7 @@ impl Inner {
                 if instead.take().is_none() || Instant::now() >= until {
                     return Err(BrokerError::Unavailable);
                 }
+                asking = false;
                 tokio::time::sleep(RETRY).await;
                 continue;
             };
@@ -99,7 +100,10 @@ impl Inner {
                 Ok(answer) => return Ok(answer),
                 Err(CommandError::Moved { server, .. }) => {
                     self.rediscover.notify_one();
-                    instead = Some(server);
+                    if instead.replace(server).is_some() {
+                        // Two that name each other have yet to agree.
+                        tokio::time::sleep(RETRY).await;
+                    }
                 }
                 Err(CommandError::Ask { server, .. }) => {
                     instead = Some(server);
