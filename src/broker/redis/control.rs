@@ -18,8 +18,8 @@ const KEPT: &str = "10000";
 /// How long they are kept after the last one: 1 h, in ms.
 const LIFE: &str = "3600000";
 
-/// Entries read at once.
-const AT_ONCE: &str = "256";
+/// Entries read at once; where there are more, the next follow without a pause.
+const AT_ONCE: usize = 256;
 
 /// How far the first look goes back, in ms: longer than a start takes.
 const BACK: u64 = 60_000;
@@ -51,8 +51,14 @@ impl Inner {
         let key = &key;
         let ask = |way: Way| async move {
             let from = format!("({id}");
-            let arguments =
-                vec![key.clone().into(), from.as_str().into(), "+".into(), "COUNT".into(), AT_ONCE.into()];
+            let count = AT_ONCE.to_string();
+            let arguments = vec![
+                key.clone().into(),
+                from.as_str().into(),
+                "+".into(),
+                "COUNT".into(),
+                count.as_str().into(),
+            ];
             entries(way.call("XRANGE", arguments).await?)
         };
         self.on(Partition(0), ask).await
@@ -88,14 +94,18 @@ fn entry(row: Value) -> Option<Entry> {
 /// Hands on what other nodes were told, until nobody listens.
 pub(super) async fn follow(inner: Arc<Inner>, events: mpsc::Sender<BrokerEvent>) {
     let mut at: Option<Id> = None;
+    let mut more = false;
     while !events.is_closed() {
-        sleep(LOOK).await;
+        if !std::mem::take(&mut more) {
+            sleep(LOOK).await;
+        }
         if inner.link(Partition(0)).is_none() {
             continue;
         }
         // What is older than a connection does not concern it: so the first look may go back.
         let id = at.get_or_insert_with(|| format!("{}-0", inner.now().saturating_sub(BACK)));
         let Ok(entries) = inner.after(id).await else { continue };
+        more = entries.len() == AT_ONCE;
         for entry in entries {
             // The id begins with the time, by Redis' clock.
             let before = entry.id.split('-').next().and_then(|ms| ms.parse().ok()).unwrap_or(0);
