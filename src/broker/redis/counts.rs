@@ -3,6 +3,8 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use futures_util::future::join_all;
+
 use super::{Inner, calls::Way, names::Partition};
 use crate::{broker::BrokerError, channel::Channel};
 
@@ -22,15 +24,18 @@ impl Inner {
         for (channel, count) in counts {
             groups.entry(self.names.partition(channel)).or_default().push((channel.clone(), *count));
         }
-        for (partition, counts) in groups {
+        let told = groups.into_iter().map(|(partition, counts)| async move {
             for some in counts.chunks(AT_ONCE) {
                 let ask = |way: Way| async move {
                     self.functions.count(&way, partition, &self.node, LEASE, some).await
                 };
                 self.on(partition, ask).await?;
             }
-        }
-        Ok(())
+            Ok(())
+        });
+        // All at once: one after the other would outlast the lease over a slow link, and end with the first
+        // server that is away.
+        join_all(told).await.into_iter().collect()
     }
 
     /// How many listen at other nodes, and the age of the oldest figure in ms.
