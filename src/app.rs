@@ -1,10 +1,13 @@
 //! Builds the parts, binds the listeners, and ends them in order.
 
+mod descriptors;
+
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use self::descriptors::Descriptors;
 use crate::{
     admission::{Admission, Limits},
     broker::{Broker, BrokerEvent, memory::Memory, redis::Redis},
@@ -19,9 +22,6 @@ use crate::{
 
 /// Messages on their way from the broker to the pump; publishers wait beyond that.
 const EVENTS: usize = 4096;
-
-/// Descriptors that are not clients': files, internal connections, those that are told there is no room.
-const RESERVE: std::ops::RangeInclusive<usize> = 64..=1000;
 
 /// How long answers that are being written may take once the last client is gone.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
@@ -68,8 +68,11 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         tokio::spawn(counts::run(gateway.clone())),
         tokio::spawn(sweep(broker)),
     ];
-    let descriptors = descriptors();
-    let reserve = (descriptors / 20).clamp(*RESERVE.start(), *RESERVE.end());
+    let descriptors = Descriptors::raised();
+    if let Err(shortage) = descriptors.are_enough(config.limits.connections) {
+        tracing::warn!("{shortage}");
+    }
+    let (descriptors, reserve) = (descriptors.count, descriptors.reserve());
     let admission = Admission::new(Limits {
         total: config.limits.connections.or(Some(descriptors.saturating_sub(reserve).max(1))),
         per_address: config.limits.connections_per_address,
@@ -177,18 +180,6 @@ async fn sweep(broker: Broker) {
         seconds.tick().await;
         broker.sweep().await;
     }
-}
-
-/// How many descriptors this process may have; the soft limit is raised to the hard one.
-fn descriptors() -> usize {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    let granted = match setrlimit(Resource::Nofile, raised) {
-        Ok(()) => limit.maximum,
-        Err(_) => limit.current,
-    };
-    granted.map_or(usize::MAX >> 8, |n| n as usize)
 }
 
 /// Connections that the internal listener holds at most. Nothing but this bounds it, so that clients who take

@@ -1,8 +1,9 @@
-//! The command line: `tidegate` serves, its subcommands publish, follow, check and measure.
+//! The command line: `tidegate` serves, its subcommands publish, follow, check, examine and measure.
 
 mod bench;
 mod client;
 mod config;
+mod doctor;
 mod publish;
 mod serve;
 mod subscribe;
@@ -39,6 +40,7 @@ const EXAMPLES: &str = "Examples:
   tidegate --set public.listen=127.0.0.1:8080      one key, above file and environment
   TIDEGATE_LIMITS__MESSAGE=1MiB tidegate           the same from the environment
   tidegate config print                            what is in force, and where it came from
+  tidegate doctor --config tidegate.toml           what may be wrong with machine and Redis
   tidegate publish news 'Hello'                    publish a message
   tidegate subscribe news --transport websocket    follow a channel
 
@@ -49,6 +51,8 @@ enum Command {
     /// Check, print or describe the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Examine this machine, the configuration and Redis, and say what will surprise one day
+    Doctor(doctor::Args),
     /// Publish a message
     Publish(publish::Args),
     /// Follow channels: one message object a line
@@ -70,13 +74,17 @@ pub fn main() -> ExitCode {
     let command = match cli.command {
         None => return serve::run(cli.flags),
         Some(Command::Config(command)) => return config::run(command, cli.flags),
+        Some(Command::Doctor(args)) => return doctor::run(args, cli.flags),
         Some(client) => client,
     };
     if cli.flags.are_given() {
-        return refuse("--config, --set and --insecure are for the gateway and for `tidegate config`");
+        return refuse(
+            "--config, --set and --insecure are for the gateway, `tidegate config` and `tidegate doctor`",
+        );
     }
     match command {
         Command::Config(command) => config::run(command, ConfigFlags::default()),
+        Command::Doctor(args) => doctor::run(args, ConfigFlags::default()),
         Command::Publish(args) => run_client(publish::run(args)),
         Command::Subscribe(args) => match Follower::new(args) {
             Ok(follower) => run_client(follower.follow()),

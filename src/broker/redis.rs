@@ -10,11 +10,13 @@
 //! | `reader` | the one task through which everything from Redis passes; subscribes and repairs |
 //! | `track` | what is known of one channel: pure, simulated |
 //! | `coalesce` | reads that are shared |
+//! | `checkup` | what an operator should know of a server before it matters |
 //!
 //! A doubt (a link was away, a slot moved, a probe did not come back) is never guessed away: what may have
 //! changed is compared with Redis, and what is missing is read.
 
 mod calls;
+pub mod checkup;
 mod coalesce;
 pub mod command;
 mod control;
@@ -126,6 +128,8 @@ struct Inner {
     probes: Mutex<HashMap<Server, Probed>>,
     /// Servers whose pub/sub link has brought a probe back.
     proved: Mutex<HashSet<Server>>,
+    /// Servers that were looked at for what the operator should know.
+    checked: Mutex<HashSet<Server>>,
     health: watch::Sender<Health>,
     /// This node's name in probes, counts and disconnects.
     node: String,
@@ -235,6 +239,7 @@ impl Redis {
             rediscover: Notify::new(),
             probes: Mutex::default(),
             proved: Mutex::default(),
+            checked: Mutex::default(),
             health: watch::Sender::new(Health {
                 was_up: false,
                 has_failed: false,

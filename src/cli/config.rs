@@ -30,7 +30,7 @@ impl ConfigFlags {
     }
 
     /// These, which stand before the command, and those behind it, which count for more.
-    fn and(mut self, behind: Self) -> Self {
+    pub fn and(mut self, behind: Self) -> Self {
         self.set.extend(behind.set);
         Self {
             config: behind.config.or(self.config),

@@ -74,10 +74,10 @@ async fn the_three_commands_that_it_prints_work_as_they_are() {
 async fn help_and_version_are_answered() {
     let (code, help) = tidegate_with(&["--help"]).await;
     assert_eq!(code, 0);
-    for word in ["publish", "subscribe", "config", "bench", "--config", "--insecure"] {
+    for word in ["publish", "subscribe", "config", "bench", "doctor", "--config", "--insecure"] {
         assert!(help.contains(word), "{word} is not in\n{help}");
     }
-    for command in ["publish", "subscribe", "config"] {
+    for command in ["publish", "subscribe", "config", "doctor"] {
         let (code, help) = tidegate_with(&[command, "--help"]).await;
         assert_eq!(code, 0, "{help}");
         assert!(help.to_lowercase().contains("usage"), "{help}");
@@ -103,6 +103,8 @@ async fn wrong_usage_is_64() {
         &["--config", "tidegate.toml", "publish", "a", "x"],
         &["config"],
         &["config", "dance"],
+        &["doctor", "dance"],
+        &["doctor", "--set", "limits.outbox=0"],
     ] {
         let (code, said) = tidegate_with(arguments).await;
         assert_eq!(code, 64, "{arguments:?}: {said}");

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Inner,
+    checkup::{self, Severity},
     command::{CommandError, CommandLink, ConnectError},
     endpoint::Server,
     names::Partition,
@@ -165,6 +166,7 @@ async fn keep_commands(inner: Arc<Inner>, server: Server) {
                     let _in_use = InUse(&inner, &server, Arc::clone(&link));
                     inner.metrics.redis_up(RedisRole::Command, true);
                     inner.is_up();
+                    check_once(&inner, &link);
                     let reason = watch(&link, timeout).await;
                     inner.metrics.redis_ended(RedisRole::Command, reason);
                 }
@@ -175,6 +177,25 @@ async fn keep_commands(inner: Arc<Inner>, server: Server) {
         inner.rediscover.notify_one();
         backoff.pause().await;
     }
+}
+
+/// Says what is to be said of a server, once in the life of this process.
+fn check_once(inner: &Arc<Inner>, link: &Arc<CommandLink>) {
+    if !inner.checked.lock().insert(link.server().clone()) {
+        return;
+    }
+    let (inner, link) = (Arc::clone(inner), Arc::clone(link));
+    tokio::spawn(until(inner.stop.clone(), async move {
+        let server = link.server();
+        let partition = inner.topology.read().partitions_of(server).next();
+        for finding in checkup::look(&link, &inner.endpoint, &inner.names, partition).await {
+            match finding.severity {
+                Severity::Good => tracing::debug!(%server, "{}", finding.sentence),
+                Severity::Unchecked => tracing::info!(%server, "{}", finding.sentence),
+                Severity::Warning | Severity::Failure => tracing::warn!(%server, "{}", finding.sentence),
+            }
+        }
+    }));
 }
 
 /// Waits until a command link ends, or no longer answers.

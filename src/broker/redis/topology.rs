@@ -160,7 +160,7 @@ fn checked(frame: BytesFrame) -> Result<BytesFrame, Problem> {
 }
 
 /// What one Sentinel says: how new it is, and who the primary is.
-type Opinion = (u64, Server);
+pub(super) type Opinion = (u64, Server);
 
 /// Asks all Sentinels at once. One that lost its network may name an old primary, so the answer of a majority is waited
 /// for, and the newest of them counts; an answer whose server is no primary does not.
@@ -199,7 +199,8 @@ async fn sentinel(
     Err(joined(&errors, sentinels))
 }
 
-async fn opinion(
+/// Asks one Sentinel who the primary is.
+pub(super) async fn opinion(
     endpoint: &Endpoint,
     server: &Server,
     service: &str,

@@ -4,6 +4,7 @@
 mod table;
 
 mod delivery;
+mod doctor;
 mod faults;
 mod foreign;
 mod interest;
