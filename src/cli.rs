@@ -51,7 +51,7 @@ enum Command {
     /// Check, print or describe the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Examine this machine, the configuration and Redis, and say what will surprise one day
+    // Its help is that of its arguments.
     Doctor(doctor::Args),
     /// Publish a message
     Publish(publish::Args),

@@ -240,4 +240,11 @@ async fn the_machine_is_looked_at_without_redis_too() {
     has(&said, &["warn", "descriptors", "limits.connections is 2000000000"]);
     let (code, _) = doctor("redis://", &[]).await;
     assert_eq!(code, 64);
+    let mut help = tidegate();
+    help.args(["doctor", "--help"]);
+    let (code, help) = run(help).await;
+    assert_eq!(code, 0, "{help}");
+    for words in ["  warn  it works", "writes nothing", "--set", "Examples:", "Exit codes: 0"] {
+        assert!(help.contains(words), "no {words:?} in:\n{help}");
+    }
 }
