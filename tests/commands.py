@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Runs the commands of documents as a newcomer would: every ```bash block, in order, file by file.
 
-What goes on for ever (the gateway, `curl -N`, `tidegate subscribe`) runs beside the rest and must
-have said something by the end of its file. Left out are `tests/run`, which runs this, and opening
-a browser, which becomes a request. Prints a line for each command: `ok …` or `not ok …`.
+What goes on for ever (a line with the gateway, `curl -N` or `tidegate subscribe`) runs beside the rest and must
+have said something by the end of its file; a block of several lines ends what it began. Left out
+are `tests/run`, which runs this, and opening a browser, which becomes a request. Prints a line for each command: `ok …` or `not ok …`.
 """
 
 import json
@@ -83,7 +83,7 @@ def run(command: str, beside: list[Beside]) -> None:
         beside.append(Beside(command))
         eventually("the gateway is ready", lambda: get("/ready") or not beside[-1].running(), 1200)
         assert beside[-1].running(), beside[-1].said()
-    elif "curl -N" in command or " subscribe " in command:
+    elif "\n" not in command and ("curl -N" in command or " subscribe " in command):
         count = lambda: json.loads(get("/v1/channels/demo"))["subscribers"]
         before = count()
         beside.append(Beside(command))
