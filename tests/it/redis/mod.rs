@@ -11,3 +11,4 @@ mod interest;
 mod manage;
 mod processes;
 mod start;
+mod tls;

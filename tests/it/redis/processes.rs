@@ -63,6 +63,10 @@ async fn the_sentinels_move_the_primary_when_they_are_told() {
     let first = watched.primary().await;
     assert_eq!(first.port, watched.servers[0].port);
     first.command(&["SET", "a", "1"]).await;
+    for replica in &watched.servers[1..] {
+        until("it is copied", async || (replica.command(&["GET", "a"]).await != Value::Nil).then_some(()))
+            .await;
+    }
     watched.fail_over().await;
     let second = watched.primary().await;
     assert_ne!(second.port, watched.servers[0].port);

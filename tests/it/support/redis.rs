@@ -206,7 +206,9 @@ impl Server {
 
     /// Starts the process and waits until it answers.
     pub async fn run(&self) {
-        let mut command = Command::new("redis-server");
+        // Valkey's `valkey-server` takes the same words.
+        let program = std::env::var("TEST_REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
+        let mut command = Command::new(program);
         command.arg(self.directory().join("redis.conf"));
         if self.settings.sentinel {
             command.arg("--sentinel");
