@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub use crate::broker::Target;
 use crate::{
-    broker::{Broker, BrokerError, Page, Replay, Target},
+    broker::{Broker, BrokerError, Page, Replay},
     channel::Channel,
     config::{Config, Namespace, Source},
     disconnect::Disconnect,

@@ -15,9 +15,9 @@ use super::{
     query::{self, Query, shown},
 };
 use crate::{
-    broker::Target,
     channel::Channel,
     fault::{Code, Fault},
+    gateway::Target,
     position::Since,
     wire,
 };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::*;
+use super::{family::Label, *};
 
 /// What dashboards and alerts rely on; `process_*` apart.
 const NAMES: &[&str] = &[

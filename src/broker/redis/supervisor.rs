@@ -448,7 +448,7 @@ impl Inner {
         if answer.starts_with("NOPERM") {
             let prefix = &self.config.broker.prefix;
             self.is_down(&format!(
-                "{server} refused to subscribe: {answer}: allow the user the channels &{prefix}:* \
+                "{server} refused to subscribe: {answer}: by its ACL; allow the user the channels &{prefix}:* \
                  and those of namespaces with source = \"redis\""
             ));
         }
