@@ -128,8 +128,10 @@ fn one_fact_has_one_place() {
         ("\"tidegate_", "metrics.rs"),
         ("ProcessCollector", "metrics.rs"),
     ] {
+        // The functions in Redis are called so too, with the number of their format.
+        let says = |code: &str| code.replace("\"tidegate_1_", "").contains(fact);
         let found: Vec<_> =
-            source().into_iter().filter(|(_, code)| code.contains(fact)).map(|(name, _)| name).collect();
+            source().into_iter().filter(|(_, code)| says(code)).map(|(name, _)| name).collect();
         assert_eq!(found, [place], "{fact}");
     }
 }
