@@ -7,6 +7,7 @@ use super::{family::Label, *};
 /// What dashboards and alerts rely on; `process_*` apart.
 const NAMES: &[&str] = &[
     "tidegate_build_info gauge",
+    "tidegate_catchup_coalesced_total counter",
     "tidegate_catchup_inflight gauge",
     "tidegate_channels gauge",
     "tidegate_connection_duration_seconds histogram",
@@ -18,6 +19,7 @@ const NAMES: &[&str] = &[
     "tidegate_deliveries_total counter",
     "tidegate_delivery_latency_seconds histogram",
     "tidegate_drain_state gauge",
+    "tidegate_epoch_changes_total counter",
     "tidegate_fanout_size histogram",
     "tidegate_gap_signals_total counter",
     "tidegate_messages_dropped_total counter",
@@ -27,6 +29,13 @@ const NAMES: &[&str] = &[
     "tidegate_publish_duration_seconds histogram",
     "tidegate_publish_requests_total counter",
     "tidegate_rate_limited_total counter",
+    "tidegate_redis_command_duration_seconds histogram",
+    "tidegate_redis_damaged_messages_total counter",
+    "tidegate_redis_doubtful_channels gauge",
+    "tidegate_redis_probe_seconds histogram",
+    "tidegate_redis_reconnects_total counter",
+    "tidegate_redis_repairs_total counter",
+    "tidegate_redis_up gauge",
     "tidegate_resume_messages histogram",
     "tidegate_resumes_total counter",
     "tidegate_send_queue_bytes gauge",
@@ -75,7 +84,7 @@ fn every_help_is_a_sentence() {
 fn nothing_appears_that_was_not_there_at_zero() {
     let metrics = Metrics::new().unwrap();
     let before = series(&metrics.render().unwrap());
-    assert!(before.len() < 300, "{} series", before.len());
+    assert!(before.len() < 400, "{} series", before.len());
     let second = Duration::from_secs(1);
     for transport in Transport::ALL.iter().copied() {
         metrics.opened(transport);
@@ -107,6 +116,17 @@ fn nothing_appears_that_was_not_there_at_zero() {
     metrics.topics().inc();
     metrics.queued(1);
     metrics.draining(DrainState::Leaving);
+    for role in RedisRole::ALL {
+        metrics.redis_up(*role, true);
+        RedisEnd::ALL.iter().for_each(|reason| metrics.redis_ended(*role, *reason));
+    }
+    RedisCommand::ALL.iter().for_each(|command| metrics.redis_answered(*command, second));
+    metrics.redis_probed(second);
+    metrics.redis_repair();
+    metrics.redis_damaged();
+    metrics.redis_doubtful(3);
+    metrics.coalesced();
+    GapReason::ALL.iter().for_each(|reason| metrics.epoch_changed(*reason));
     assert_eq!(series(&metrics.render().unwrap()), before);
 }
 
@@ -172,4 +192,8 @@ fn each_label_value_stands_at_its_index() {
     check::<Dropped>();
     check::<SlowAction>();
     check::<RateScope>();
+    check::<RedisRole>();
+    check::<RedisEnd>();
+    check::<RedisCommand>();
+    check::<EpochChange>();
 }
