@@ -4,15 +4,16 @@
 //! The rooms, from the words to the edge; each imports only those above it (ARCHITECTURE.md has the map):
 //!
 //! - words: [`channel`], [`position`], [`publication`], [`gap`], [`resume`], [`fault`], [`disconnect`],
-//!   [`payload`], [`transport_name`], [`clock`]
+//!   [`payload`], [`pattern`], [`transport_name`], [`clock`]
 //! - how it is written down: [`wire`]
-//! - engines: [`hub`] (who listens here), [`broker`] (where messages are), [`admission`]
+//! - engines: [`hub`] (who listens here), [`broker`] (where messages are), [`admission`], [`auth`]
 //! - the gateway: [`gateway`] (joins hub and broker), [`session`] (a connection's life)
 //! - edges: [`socket`], [`transport`], [`http`], [`server`], [`cli`]
 //! - beside all: [`config`], [`metrics`], [`telemetry`], [`drain`]; above all: [`app`]
 
 pub mod admission;
 pub mod app;
+pub mod auth;
 pub mod broker;
 pub mod channel;
 pub mod cli;
@@ -26,6 +27,7 @@ pub mod gateway;
 pub mod http;
 pub mod hub;
 pub mod metrics;
+pub mod pattern;
 pub mod payload;
 pub mod position;
 pub mod publication;

@@ -1,0 +1,3 @@
+//! Who may do what: credentials, and the grants that they bring.
+
+pub mod token;
