@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::channel::{Channel, ChannelError, MAX_LEN};
+use crate::channel::{Channel, ChannelError};
 
 /// One channel, or all whose names begin alike: `orders:42`, `orders:*`, `*`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,6 +87,7 @@ impl FromIterator<Pattern> for Patterns {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::channel::MAX_LEN;
 
     #[test]
     fn a_pattern_is_a_name_or_the_beginning_of_names() {
