@@ -88,7 +88,8 @@ impl Load {
                 Some((due, next))
             }
             Pace::Closed(in_flight) => {
-                let ahead = BACKLOG * in_flight as u64 * self.plan.subscribers(0);
+                // Answers count as outstanding too: without subscribers they are all there is, and `free` bounds them.
+                let ahead = BACKLOG * in_flight as u64 * self.plan.subscribers(0).max(1);
                 let free = self.free.recv().await?;
                 self.tally.wait(ahead).await.then(|| (self.tally.clock.now(), free))
             }
