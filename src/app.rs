@@ -63,11 +63,9 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let (internal, internal_addresses) = bind(&config.internal.listen, "internal.listen").await?;
     let (broker, events) = broker(&config, &metrics).await?;
     let gateway = Gateway::new(Arc::clone(&config), broker.clone(), Arc::clone(&metrics));
-    let mut background = vec![
-        tokio::spawn(pump::run(gateway.clone(), events)),
-        tokio::spawn(counts::run(gateway.clone())),
-        tokio::spawn(sweep(broker)),
-    ];
+    let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let counts = tokio::spawn(counts::run(gateway.clone(), stop.clone()));
+    let mut background = vec![tokio::spawn(pump::run(gateway.clone(), events)), tokio::spawn(sweep(broker))];
     let descriptors = Descriptors::raised();
     if let Err(shortage) = descriptors.are_enough(config.limits.connections) {
         tracing::warn!("{shortage}");
@@ -79,7 +77,6 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         per_second: config.limits.connects_per_second,
     });
     let readiness = Readiness::default();
-    let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
     let state = http::State {
         gateway: gateway.clone(),
         config: Arc::clone(&config),
@@ -112,6 +109,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         readiness.clone(),
         asked,
         (stop.clone(), tasks),
+        counts,
         ended.clone(),
     )));
     Ok(Running {
@@ -164,6 +162,7 @@ async fn end(
     readiness: Readiness,
     mut asked: watch::Receiver<Option<Pace>>,
     (stop, tasks): (CancellationToken, TaskTracker),
+    mut counts: tokio::task::JoinHandle<()>,
     ended: CancellationToken,
 ) {
     let pace = asked.wait_for(Option::is_some).await.ok().and_then(|pace| *pace);
@@ -171,6 +170,9 @@ async fn end(
     stop.cancel();
     tasks.close();
     let _ = tokio::time::timeout(LAST_ANSWERS, tasks.wait()).await;
+    if tokio::time::timeout(LAST_ANSWERS, &mut counts).await.is_err() {
+        counts.abort();
+    }
     ended.cancel();
 }
 

@@ -234,8 +234,8 @@ impl Redis {
             links: RwLock::default(),
             listened: Mutex::default(),
             wishes,
-            reads: Coalesce::default(),
-            fills: Coalesce::default(),
+            reads: Coalesce::new(Arc::clone(metrics)),
+            fills: Coalesce::new(Arc::clone(metrics)),
             rediscover: Notify::new(),
             probes: Mutex::default(),
             proved: Mutex::default(),
@@ -298,12 +298,9 @@ impl Redis {
     ) -> Result<Receipt, BrokerError> {
         let inner = &*self.0;
         let partition = inner.names.partition(channel);
-        let started = Instant::now();
         let draft = &draft;
         let ask = |way: Way| async move { inner.functions.publish(&way, channel, history, draft).await };
-        let receipt = inner.on(partition, ask).await?;
-        inner.metrics.redis_answered(RedisCommand::Publish, started.elapsed());
-        Ok(receipt)
+        inner.on(RedisCommand::Publish, partition, ask).await
     }
 
     /// See [`Broker::listen`](super::Broker::listen).
@@ -414,7 +411,7 @@ impl Redis {
         let inner = &*self.0;
         let ask = |partition| async move {
             inner
-                .on(partition, |way: Way| async move {
+                .on(RedisCommand::Other, partition, |way: Way| async move {
                     inner.functions.list(&way, partition, prefix, after, limit + 1).await
                 })
                 .await
@@ -437,7 +434,11 @@ impl Redis {
     pub async fn forget(&self, channel: &Channel) -> Result<(), BrokerError> {
         let inner = &*self.0;
         let partition = inner.names.partition(channel);
-        inner.on(partition, |way: Way| async move { inner.functions.forget(&way, channel).await }).await
+        inner
+            .on(RedisCommand::Other, partition, |way: Way| async move {
+                inner.functions.forget(&way, channel).await
+            })
+            .await
     }
 
     /// See [`Broker::disconnect`](super::Broker::disconnect).

@@ -3,6 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use tokio::time::{Instant, interval};
+use tokio_util::sync::CancellationToken;
 
 use super::Gateway;
 use crate::channel::Channel;
@@ -13,13 +14,16 @@ const CHANGES: Duration = Duration::from_secs(1);
 /// All is told this often, well within the time for which a figure counts.
 const RENEWAL: Duration = Duration::from_secs(15);
 
-/// Runs until it is aborted.
-pub async fn run(gateway: Gateway) {
+/// Runs until `stop`, and takes back then what it has told: who has left must not count until the lease ends.
+pub async fn run(gateway: Gateway, stop: CancellationToken) {
     let mut told: HashMap<Channel, usize> = HashMap::new();
     let mut renewed = Instant::now();
     let mut ticks = interval(CHANGES);
     loop {
-        ticks.tick().await;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = stop.cancelled() => break,
+        }
         let all = renewed.elapsed() >= RENEWAL;
         let now: HashMap<Channel, usize> = gateway.hub().counts().into_iter().collect();
         let gone = told.keys().filter(|channel| !now.contains_key(*channel)).map(|c| (c.clone(), 0));
@@ -31,5 +35,9 @@ pub async fn run(gateway: Gateway) {
                 renewed = Instant::now();
             }
         }
+    }
+    let back: Vec<_> = told.into_keys().map(|channel| (channel, 0)).collect();
+    if let Err(error) = gateway.0.broker.report(&back).await {
+        tracing::debug!(%error, "the counts of subscribers could not be taken back; they end with their lease");
     }
 }

@@ -65,19 +65,21 @@ impl Inner {
         self.links.read().get(server).cloned()
     }
 
-    /// Asks the owner of a partition, and follows it where it has moved.
+    /// Asks the owner of a partition, and follows it where it has moved. What was answered is booked as `what`.
     ///
     /// # Errors
     /// `Unavailable` where it was surely not done, `Uncertain` where it may have been.
     pub(super) async fn on<T, F>(
         &self,
+        what: RedisCommand,
         partition: Partition,
         ask: impl Fn(Way) -> F,
     ) -> Result<T, BrokerError>
     where
         F: Future<Output = Result<T, CommandError>> + Send,
     {
-        let until = Instant::now() + self.endpoint.command_timeout();
+        let started = Instant::now();
+        let until = started + self.endpoint.command_timeout();
         let mut instead: Option<Server> = None;
         let mut asking = false;
         let mut loaded = false;
@@ -97,7 +99,10 @@ impl Inner {
             };
             let way = Way { link, asking: std::mem::take(&mut asking) };
             match ask(way.clone()).await {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    self.metrics.redis_answered(what, started.elapsed());
+                    return Ok(answer);
+                }
                 Err(CommandError::Moved { server, .. }) => {
                     self.rediscover.notify_one();
                     if instead.replace(server).is_some() {
@@ -147,10 +152,8 @@ impl Inner {
         since: &Since,
         page: Page,
     ) -> Result<Read, BrokerError> {
-        let started = Instant::now();
         let ask = |way: Way| async move { self.functions.read(&way, channel, history, since, page).await };
-        let read = self.on(self.names.partition(channel), ask).await?;
-        self.metrics.redis_answered(RedisCommand::Read, started.elapsed());
+        let read = self.on(RedisCommand::Read, self.names.partition(channel), ask).await?;
         self.heard(read.now_ms);
         Ok(read)
     }
@@ -186,11 +189,8 @@ impl Inner {
         partition: Partition,
         channels: &[Channel],
     ) -> Result<Vec<Seen>, BrokerError> {
-        let started = Instant::now();
         let ask = |way: Way| async move { self.functions.tops(&way, partition, channels).await };
-        let seen = self.on(partition, ask).await?;
-        self.metrics.redis_answered(RedisCommand::Tops, started.elapsed());
-        Ok(seen)
+        self.on(RedisCommand::Tops, partition, ask).await
     }
 
     /// Milliseconds since 1970 by Redis' clock, as near as it is known.

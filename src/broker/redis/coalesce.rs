@@ -6,24 +6,27 @@ use std::{collections::HashMap, hash::Hash, sync::Arc};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use crate::metrics::Metrics;
+
 /// Reads under way, by what they ask.
-#[derive(Debug)]
-pub struct Coalesce<K, V>(Arc<Mutex<HashMap<K, Next<V>>>>);
+pub struct Coalesce<K, V> {
+    reads: Arc<Mutex<HashMap<K, Next<V>>>>,
+    metrics: Arc<Metrics>,
+}
 
 /// Who waits for the read after the one that runs, if anybody does.
 type Next<V> = Option<watch::Sender<Option<V>>>;
-
-impl<K, V> Default for Coalesce<K, V> {
-    fn default() -> Self {
-        Self(Arc::default())
-    }
-}
 
 impl<K, V> Coalesce<K, V>
 where
     K: Hash + Eq + Clone + Send + 'static,
     V: Clone + Send + Sync + 'static,
 {
+    /// Counts what is shared.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self { reads: Arc::default(), metrics }
+    }
+
     /// What `read` gives, begun after this call. `None` where it panicked.
     pub async fn run<F>(&self, key: K, read: impl Fn() -> F + Send + 'static) -> Option<V>
     where
@@ -38,13 +41,17 @@ where
     where
         F: Future<Output = V> + Send,
     {
-        let mut reads = self.0.lock();
+        let mut reads = self.reads.lock();
         if let Some(next) = reads.get_mut(&key) {
+            // The first of those who wait costs a read of its own.
+            if next.is_some() {
+                self.metrics.coalesced();
+            }
             return next.get_or_insert_with(|| watch::channel(None).0).subscribe();
         }
         reads.insert(key.clone(), None);
         let (first, answer) = watch::channel(None);
-        let reads = Arc::clone(&self.0);
+        let reads = Arc::clone(&self.reads);
         // A task of its own: who began it may leave, and the others stay.
         tokio::spawn(async move {
             let mut done = Done { reads, key: Some(key) };
@@ -97,9 +104,17 @@ mod tests {
 
     use super::*;
 
+    fn coalesce<K, V>() -> Coalesce<K, V>
+    where
+        K: Hash + Eq + Clone + Send + 'static,
+        V: Clone + Send + Sync + 'static,
+    {
+        Coalesce::new(Arc::new(Metrics::new().unwrap()))
+    }
+
     #[tokio::test]
     async fn who_asks_while_a_read_runs_shares_the_next_one() {
-        let reads = Arc::new(Coalesce::<u8, usize>::default());
+        let reads = Arc::new(coalesce::<u8, usize>());
         let (count, gate) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(0)));
         let ask = || {
             let (reads, count, gate) = (reads.clone(), count.clone(), gate.clone());
@@ -128,14 +143,19 @@ mod tests {
         for other in others {
             assert_eq!(other.await.unwrap(), 2);
         }
-        assert!(reads.0.lock().is_empty());
+        assert!(reads.reads.lock().is_empty());
+        let metrics = reads.metrics.render().unwrap();
+        assert!(
+            metrics.contains("\ntidegate_catchup_coalesced_total 99\n"),
+            "100 shared one read: {metrics}"
+        );
         gate.add_permits(1);
         assert_eq!(ask().await.unwrap(), 3);
     }
 
     #[tokio::test]
     async fn who_leaves_takes_nobody_with_him_and_a_panic_frees_the_key() {
-        let reads = Coalesce::<u8, u8>::default();
+        let reads = coalesce::<u8, u8>();
         let never = tokio::time::timeout(
             std::time::Duration::from_millis(1),
             reads.run(1, || async {

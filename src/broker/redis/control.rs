@@ -7,7 +7,10 @@ use fred::types::Value;
 use tokio::{sync::mpsc, time::sleep};
 
 use super::{Inner, calls::Way, command::CommandError, functions::Call as _, names::Partition};
-use crate::broker::{BrokerError, BrokerEvent, Target};
+use crate::{
+    broker::{BrokerError, BrokerEvent, Target},
+    metrics::RedisCommand,
+};
 
 /// Between two looks: a disconnect is obeyed within 5 s by every node.
 const LOOK: Duration = Duration::from_secs(1);
@@ -36,7 +39,7 @@ impl Inner {
         let (kind, name) = target.parts();
         let key = self.names.control();
         let key = &key;
-        self.on(Partition(0), |way: Way| async move {
+        self.on(RedisCommand::Other, Partition(0), |way: Way| async move {
             let entry = ["MAXLEN", "~", KEPT, "*", "node", &self.node, kind, name];
             let mut arguments = vec![key.clone().into()];
             arguments.extend(entry.iter().map(|word| (*word).into()));
@@ -61,7 +64,7 @@ impl Inner {
             ];
             entries(way.call("XRANGE", arguments).await?)
         };
-        self.on(Partition(0), ask).await
+        self.on(RedisCommand::Other, Partition(0), ask).await
     }
 }
 

@@ -6,7 +6,7 @@ use std::{collections::HashMap, time::Duration};
 use futures_util::future::join_all;
 
 use super::{Inner, calls::Way, names::Partition};
-use crate::{broker::BrokerError, channel::Channel};
+use crate::{broker::BrokerError, channel::Channel, metrics::RedisCommand};
 
 /// How long a figure counts that is not renewed: a node that died is forgotten.
 pub(super) const LEASE: Duration = Duration::from_secs(40);
@@ -29,7 +29,7 @@ impl Inner {
                 let ask = |way: Way| async move {
                     self.functions.count(&way, partition, &self.node, LEASE, some).await
                 };
-                self.on(partition, ask).await?;
+                self.on(RedisCommand::Other, partition, ask).await?;
             }
             Ok(())
         });
@@ -44,6 +44,6 @@ impl Inner {
     /// Redis is away.
     pub(super) async fn counted(&self, channel: &Channel) -> Result<(usize, u64), BrokerError> {
         let ask = |way: Way| async move { self.functions.counted(&way, channel, &self.node, LEASE).await };
-        self.on(self.names.partition(channel), ask).await
+        self.on(RedisCommand::Other, self.names.partition(channel), ask).await
     }
 }

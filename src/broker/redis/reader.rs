@@ -351,7 +351,10 @@ impl Reader {
         for step in steps {
             let event = match step {
                 Step::Deliver { publication, floor } => BrokerEvent::Published { publication, floor },
-                Step::Gap(gap) => BrokerEvent::Gap { channel: listened.channel.clone(), gap },
+                Step::Gap(gap) => {
+                    self.inner.metrics.epoch_changed(gap.reason);
+                    BrokerEvent::Gap { channel: listened.channel.clone(), gap }
+                }
                 Step::Read { ticket, from } => {
                     self.read(Arc::clone(listened), ticket, from);
                     continue;

@@ -1,12 +1,20 @@
 //! What the gateways ask of Redis, counted there: nothing for channels that nobody here follows, few commands for
 //! many channels, one read for many clients, and no key that stays for ever.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use tidegate::drain::Pace;
 
 use crate::redis::table::{prefix, until_ready};
 use crate::support::gateway::Builder;
 use crate::support::redis::{Server, until};
 use crate::support::{Client, TestGateway, Transport};
+
+/// How long a gateway's figures count that it does not renew.
+const LEASE: Duration = Duration::from_secs(40);
 
 async fn over(redis: &Server, prefix: &str, more: impl Fn(Builder) -> Builder) -> TestGateway {
     let builder = TestGateway::start()
@@ -179,6 +187,40 @@ async fn many_who_resume_at_once_at_a_fresh_node_cost_a_handful_of_reads() {
     let functions = count(&redis, &["fcall", "fcall_ro", "evalsha", "eval"]).await;
     assert!(functions <= 60, "{:?}", calls(&redis).await);
     assert_eq!(count(&redis, &["subscribe", "ssubscribe"]).await, 1, "{:?}", calls(&redis).await);
+    let shared = second.metric("tidegate_catchup_coalesced_total", &[]).await;
+    assert!(shared > 100.0, "{shared} of 200 shared a read");
     first.finish(()).await;
     second.finish(clients).await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_leaves_takes_its_subscribers_out_of_the_count() {
+    let (redis, prefix) = (Server::plain().await, prefix());
+    let (stays, leaves) = (over(&redis, &prefix, |b| b).await, over(&redis, &prefix, |b| b).await);
+    let clients = [
+        Client::connect(&stays, Transport::Sse, "channel=a").await,
+        Client::connect(&leaves, Transport::Sse, "channel=a").await,
+    ];
+    stays.until_subscribers("a", 2).await;
+    leaves.running.end(Pace::Hasty);
+    let asked = Instant::now();
+    stays.until_subscribers("a", 1).await;
+    assert!(asked.elapsed() < LEASE / 2, "{:?}: not by the end of its lease", asked.elapsed());
+    stays.finish(clients).await;
+    leaves.finish(()).await;
+}
+
+#[tokio::test]
+async fn a_history_that_is_gone_counts_as_a_change_of_epoch() {
+    let (redis, prefix) = (Server::plain().await, prefix());
+    let gateway = over(&redis, &prefix, |builder| builder).await;
+    let mut client = Client::connect(&gateway, Transport::Sse, "channel=a").await;
+    gateway.publish("a", "1").await;
+    client.message().await;
+    let changes = async || gateway.metric("tidegate_epoch_changes_total", &[("reason", "reset")]).await;
+    assert_eq!(changes().await, 0.0);
+    redis.command(&["FLUSHALL"]).await;
+    gateway.publish("a", "2").await;
+    until("it is counted", async || (changes().await > 0.0).then_some(())).await;
+    gateway.finish(client).await;
 }
