@@ -378,3 +378,46 @@ async fn databases_prefixes_and_sockets_keep_to_themselves() {
         assert_eq!(history["messages"].as_array().expect("a list").len(), 1, "{number}: {history}");
     }
 }
+
+/// The users of the ACL file that is shipped, as far as rights go.
+fn shipped_rules() -> String {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/redis/users.acl");
+    let text = std::fs::read_to_string(path).expect("the ACL file");
+    let line = text.lines().find_map(|line| line.strip_prefix("user tidegate on ")).expect("the user");
+    let (hash, rules) = line.split_once(' ').expect("a password and rules");
+    assert!(hash.starts_with('#'), "the password by its digest");
+    rules.to_owned()
+}
+
+#[tokio::test]
+async fn the_acl_that_is_shipped_is_enough() {
+    let redis = Server::start(Settings::default().user("tidegate", "pw", &shipped_rules())).await;
+    let url = format!("redis://tidegate:pw@{}", redis.address());
+    let mut node = Node::new(&[("TIDEGATE_BROKER__URL", &url)]);
+    node.start().await;
+    post(&node, &[("Idempotency-Key", "k")]).await.expect(202);
+    post(&node, &[]).await.expect(202);
+    let mut clients = Vec::new();
+    for transport in Transport::STREAMS {
+        let options = Options::default();
+        clients.push(Client::connect_with(node.public, transport, "channel=a&since=earliest", options).await);
+    }
+    for client in &mut clients {
+        assert_eq!(client.numbers(2).await, [1, 1]);
+    }
+    for (method, target, status) in [
+        ("GET", "/v1/channels/a", 200),
+        ("GET", "/v1/channels", 200),
+        ("GET", "/v1/channels/a/messages", 200),
+        ("DELETE", "/v1/channels/a/messages", 204),
+    ] {
+        node.internal(method, target, None).await.expect(status);
+    }
+    node.internal("POST", "/v1/disconnect", Some(&serde_json::json!({"channel": "a"}))).await.expect(202);
+    for client in &mut clients {
+        let (goodbye, _) = client.end().await;
+        assert_eq!(goodbye.map(|(code, _)| code).as_deref(), Some("revoked"));
+    }
+    let refused: Vec<redis::Value> = redis.ask(&["ACL", "LOG"]).await;
+    assert!(refused.is_empty(), "{refused:?}");
+}
