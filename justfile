@@ -26,6 +26,10 @@ faults filter="":
     [ -n "{{filter}}" ] || python3 tools/reliability.py "$TIDEGATE_FAULTS" docs/reliability.md || status=1
     exit $status
 
+# The Helm chart, with real tools (needs Go, and a built gateway or TIDEGATE_BIN)
+chart *args:
+    tests/chart/run {{args}}
+
 # Formatting, clippy, the contract (needs PyYAML, jsonschema, openapi-spec-validator)
 lint:
     cargo fmt --all --check
