@@ -39,7 +39,7 @@ PYTHON
 
 say "promtool"
 # Taken out of its Debian package: installing it would start a server.
-apt-get download -qq prometheus
+apt-get download -qq prometheus || { apt-get update -qq && apt-get download -qq prometheus; }
 dpkg-deb -x prometheus_*.deb debian
 cp debian/usr/bin/promtool "$tools/bin"
 rm -rf debian
