@@ -18,6 +18,7 @@ use crate::{
     http,
     metrics::Metrics,
     server::{BindError, Listener, Server},
+    tls::{self, Certificate, TlsError, TlsFiles},
 };
 
 /// Messages on their way from the broker to the pump; publishers wait beyond that.
@@ -32,6 +33,9 @@ pub enum StartError {
     /// An address.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// A certificate that has become bad since the configuration was checked.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// What is in Redis is not this gateway's.
     #[error("{0}")]
     Broker(String),
@@ -59,6 +63,8 @@ pub struct Running {
 pub async fn start(config: Config) -> Result<Running, StartError> {
     let config = Arc::new(config);
     let metrics = Arc::new(Metrics::new()?);
+    let outer = certificate(config.public.tls.as_ref())?;
+    let inner = certificate(config.internal.tls.as_ref())?;
     let (public, public_addresses) = bind(&config.public.listen, "public.listen").await?;
     let (internal, internal_addresses) = bind(&config.internal.listen, "internal.listen").await?;
     let (broker, events) = broker(&config, &metrics).await?;
@@ -83,10 +89,15 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         metrics: Arc::clone(&metrics),
         admission: admission.clone(),
         readiness: readiness.clone(),
-        public_url: public_url(tcp(&public_addresses)).into(),
+        public_url: public_url(tcp(&public_addresses), outer.is_some()).into(),
     };
-    let server = |router, admission, spare| Server {
+    for (certificate, listener) in [(&outer, "public"), (&inner, "internal")] {
+        let watched = certificate.as_ref().map(|certificate| tls::watch(Arc::clone(certificate), listener));
+        background.extend(watched.map(tokio::spawn));
+    }
+    let server = |router, certificate, admission, spare| Server {
         router,
+        certificate,
         admission,
         spare: Arc::new(Semaphore::new(spare)),
         metrics: Arc::clone(&metrics),
@@ -95,8 +106,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         stop: stop.clone(),
         tasks: tasks.clone(),
     };
-    let outside = server(http::public_router(state.clone()), Some(admission.clone()), reserve / 2);
-    let inside = server(http::internal_router(state), None, backends(descriptors, reserve));
+    let outside = server(http::public_router(state.clone()), outer, Some(admission.clone()), reserve / 2);
+    let inside = server(http::internal_router(state), inner, None, backends(descriptors, reserve));
     let both = [(outside, public), (inside, internal)];
     for (server, listener) in both.into_iter().flat_map(|(s, ls)| ls.into_iter().map(move |l| (s.clone(), l)))
     {
@@ -190,14 +201,19 @@ fn backends(descriptors: usize, reserve: usize) -> usize {
     (descriptors / 4).max(reserve / 2)
 }
 
+fn certificate(files: Option<&TlsFiles>) -> Result<Option<Arc<Certificate>>, TlsError> {
+    files.map(|files| Certificate::load(files.clone()).map(Arc::new)).transpose()
+}
+
 /// Where a browser on this machine finds the public listener.
-fn public_url(address: Option<SocketAddr>) -> String {
+fn public_url(address: Option<SocketAddr>, tls: bool) -> String {
     let Some(address) = address else {
         return String::new();
     };
+    let scheme = if tls { "https" } else { "http" };
     match address.ip() {
-        ip if ip.is_unspecified() => format!("http://localhost:{}", address.port()),
-        _ => format!("http://{address}"),
+        ip if ip.is_unspecified() => format!("{scheme}://localhost:{}", address.port()),
+        _ => format!("{scheme}://{address}"),
     }
 }
 

@@ -7,6 +7,7 @@
 mod allowed_origins;
 mod broker;
 mod broker_url;
+mod certificates;
 mod check;
 mod error;
 mod keys;
@@ -27,7 +28,7 @@ use std::{
 
 pub use self::{
     allowed_origins::AllowedOrigins,
-    broker::{Broker, TlsFiles},
+    broker::{Broker, RedisTls},
     broker_url::{BrokerUrl, Deployment, HostPort, Login, RedisUrl},
     error::{ConfigError, Place, Places},
     listen::Listen,
@@ -36,6 +37,7 @@ pub use self::{
     secret::Secret,
 };
 use self::{layers::Layers, raw::Raw, units::Size};
+use crate::tls::TlsFiles;
 
 /// Everything that may be configured, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +67,8 @@ pub struct Config {
 pub struct Public {
     /// The addresses, at least one.
     pub listen: Vec<Listen>,
+    /// The files of TLS; `None`: plain.
+    pub tls: Option<TlsFiles>,
     /// The browser pages that may connect.
     pub allowed_origins: AllowedOrigins,
 }
@@ -74,6 +78,8 @@ pub struct Public {
 pub struct Internal {
     /// The addresses, at least one, none of them the public listener's.
     pub listen: Vec<Listen>,
+    /// The files of TLS; `None`: plain.
+    pub tls: Option<TlsFiles>,
 }
 
 /// What a client, a request and a connection may use. Sizes are in bytes.

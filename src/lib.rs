@@ -9,7 +9,7 @@
 //! - engines: [`hub`] (who listens here), [`broker`] (where messages are), [`admission`], [`auth`]
 //! - the gateway: [`gateway`] (joins hub and broker), [`session`] (a connection's life)
 //! - edges: [`socket`], [`transport`], [`http`], [`server`], [`cli`]
-//! - beside all: [`config`], [`metrics`], [`telemetry`], [`drain`]; above all: [`app`]
+//! - beside all: [`tls`], [`config`], [`metrics`], [`telemetry`], [`drain`]; above all: [`app`]
 
 pub mod admission;
 pub mod app;
@@ -36,6 +36,7 @@ pub mod server;
 pub mod session;
 pub mod socket;
 pub mod telemetry;
+pub mod tls;
 pub mod transport;
 pub mod transport_name;
 pub mod wire;

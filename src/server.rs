@@ -6,6 +6,7 @@ mod http1;
 mod listener;
 mod read_on;
 mod refusal;
+mod secure;
 
 use std::{
     convert::Infallible, future::poll_fn, net::IpAddr, pin::pin, sync::Arc, task::Poll, time::Duration,
@@ -31,6 +32,7 @@ use crate::{
     http::handover::Peer,
     metrics::{Metrics, Rejection},
     socket::Socket,
+    tls::Certificate,
 };
 
 /// An idle kept-alive connection is closed after this time.
@@ -54,6 +56,8 @@ const TURNS: usize = 8;
 pub struct Server {
     /// Where requests go.
     pub router: Router,
+    /// With what TLS is spoken; `None`: it is not.
+    pub certificate: Option<Arc<Certificate>>,
     /// Who may come in; `None`: whoever there is a spare place for.
     pub admission: Option<Admission>,
     /// Places for connections that are only told that there is no room, or that need no permit.
@@ -121,10 +125,10 @@ impl Server {
 
     async fn serve(self, socket: Socket, address: Option<IpAddr>, place: Place) {
         let first_head = Instant::now() + self.header_timeout;
-        let (http2, read) = tokio::select! {
+        let (socket, http2, read) = tokio::select! {
             () = self.stop.cancelled() => return,
-            sniffed = tokio::time::timeout_at(first_head, guard::sniff(&socket)) => match sniffed {
-                Ok(Ok(sniffed)) => sniffed,
+            opened = tokio::time::timeout_at(first_head, self.open(socket, address)) => match opened {
+                Ok(Some(opened)) => opened,
                 _ => return,
             },
         };
@@ -139,6 +143,20 @@ impl Server {
             // A task of its own: a held poll is small, and has no room for what came before.
             self.tasks.clone().spawn(self.serve_http1(io, peer, guard, place));
         }
+    }
+
+    /// All that comes before the first head, and whether that will be of HTTP/2. (ALPN has said so as well, but
+    /// the first bytes are what counts.) `None`: it does not come to that.
+    async fn open(&self, socket: Socket, address: Option<IpAddr>) -> Option<(Socket, bool, Vec<u8>)> {
+        let socket = match &self.certificate {
+            None => socket,
+            // Boxed, so that a plain connection has no room for it.
+            Some(certificate) => {
+                Box::pin(secure::secure(socket, certificate.current(), Vec::new(), address)).await?
+            }
+        };
+        let (http2, read) = guard::sniff(&socket).await.ok()?;
+        Some((socket, http2, read))
     }
 
     async fn serve_http2(self, io: Watched, peer: Peer, guard: &Arc<Guard>) {

@@ -1,5 +1,7 @@
-//! A client's plain socket, TCP or Unix, once no HTTP library stands between: reads and writes that never
-//! wait, and readiness for the one task that owns the connection.
+//! A client's socket, TCP or Unix, plain or with TLS on it, once no HTTP library stands between: reads and writes
+//! that never wait, and readiness for the one task that owns the connection.
+
+mod tls;
 
 use std::{
     io::{self, IoSlice},
@@ -9,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+pub use self::tls::Tls;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
@@ -27,6 +30,8 @@ pub enum Socket {
     Tcp(TcpStream),
     /// From a `unix:` listener.
     Unix(UnixStream),
+    /// With TLS on either.
+    Tls(Box<Tls>),
 }
 
 /// Calls the same method on whichever socket it is.
@@ -35,6 +40,7 @@ macro_rules! either {
         match $self {
             Socket::Tcp($socket) => $call,
             Socket::Unix($socket) => $call,
+            Socket::Tls($socket) => $call,
         }
     };
 }
@@ -58,6 +64,7 @@ impl Socket {
         match self {
             Self::Tcp(stream) => stream.peer_addr().ok().map(|a| a.ip().to_canonical()),
             Self::Unix(_) => None,
+            Self::Tls(tls) => tls.wire().peer(),
         }
     }
 
@@ -69,6 +76,15 @@ impl Socket {
     /// Writes what the kernel takes now of several pieces.
     pub fn try_write_vectored(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         either!(self, s => s.try_write_vectored(pieces))
+    }
+
+    /// Whether the kernel has all that was written, after it was offered what it has not: with TLS a write may
+    /// leave a part of a record behind.
+    pub fn try_flush(&self) -> io::Result<bool> {
+        match self {
+            Self::Tcp(_) | Self::Unix(_) => Ok(true),
+            Self::Tls(tls) => tls.try_flush(),
+        }
     }
 
     /// Reads what is there now; 0 is the end.
@@ -102,6 +118,7 @@ impl Socket {
         match self {
             Self::Tcp(s) => socket2::SockRef::from(s).shutdown(std::net::Shutdown::Write),
             Self::Unix(s) => socket2::SockRef::from(s).shutdown(std::net::Shutdown::Write),
+            Self::Tls(tls) => tls.half_close(),
         }
     }
 
@@ -124,13 +141,25 @@ impl Socket {
 
 impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        either!(self.get_mut(), s => Pin::new(s).poll_read(cx, buf))
+        match self.get_mut() {
+            Self::Tcp(s) => Pin::new(s).poll_read(cx, buf),
+            Self::Unix(s) => Pin::new(s).poll_read(cx, buf),
+            socket => {
+                let read = ready!(socket.poll_read_some(cx, buf.initialize_unfilled()))?;
+                buf.advance(read);
+                Poll::Ready(Ok(()))
+            }
+        }
     }
 }
 
 impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        either!(self.get_mut(), s => Pin::new(s).poll_write(cx, bytes))
+        match self.get_mut() {
+            Self::Tcp(s) => Pin::new(s).poll_write(cx, bytes),
+            Self::Unix(s) => Pin::new(s).poll_write(cx, bytes),
+            Self::Tls(tls) => tls.poll_write(cx, |tls| tls.try_write(bytes)),
+        }
     }
 
     fn poll_write_vectored(
@@ -138,7 +167,11 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        either!(self.get_mut(), s => Pin::new(s).poll_write_vectored(cx, pieces))
+        match self.get_mut() {
+            Self::Tcp(s) => Pin::new(s).poll_write_vectored(cx, pieces),
+            Self::Unix(s) => Pin::new(s).poll_write_vectored(cx, pieces),
+            Self::Tls(tls) => tls.poll_write(cx, |tls| tls.try_write_vectored(pieces)),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -146,10 +179,13 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(self.get_mut(), s => Pin::new(s).poll_flush(cx))
+        while !self.try_flush()? {
+            ready!(self.poll_write_ready(cx))?;
+        }
+        Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(self.get_mut(), s => Pin::new(s).poll_shutdown(cx))
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.half_close())
     }
 }

@@ -126,22 +126,24 @@ async fn broker(config: &Config) -> Vec<Finding> {
 }
 
 async fn listeners(config: &Config) -> Vec<Finding> {
-    let public = config.public.listen.iter().map(|listen| ("public.listen", listen));
-    let internal = config.internal.listen.iter().map(|listen| ("internal.listen", listen));
+    let (public, internal) = (&config.public, &config.internal);
+    let outer = public.listen.iter().map(|listen| ("public.listen", listen, public.tls.is_some()));
+    let inner = internal.listen.iter().map(|listen| ("internal.listen", listen, internal.tls.is_some()));
     let mut findings = Vec::new();
-    for (key, listen) in public.chain(internal) {
-        findings.push(listener(key, listen).await);
+    for (key, listen, is_plain) in outer.chain(inner).map(|(key, listen, tls)| (key, listen, !tls)) {
+        findings.push(listener(key, listen, is_plain).await);
     }
     findings
 }
 
-/// Whether an address is free, or a gateway's.
-async fn listener(key: &'static str, listen: &Listen) -> Finding {
+/// Whether an address is free, or a gateway's, which can be asked only where it speaks plain HTTP.
+async fn listener(key: &'static str, listen: &Listen, is_plain: bool) -> Finding {
     let place = format!("{key} = {listen}");
     let refused = match listen {
         // Another file, or nobody behind it, is judged by binding, which would take over a dead socket.
         Listen::Unix(path) => match UnixStream::connect(path).await {
-            Ok(stream) => return used(&place, is_gateway(stream).await),
+            Ok(stream) if is_plain => return used(&place, is_gateway(stream).await),
+            Ok(_) => return unasked(&place),
             Err(error) if error.kind() == ErrorKind::ConnectionRefused && path.exists() => {
                 return Finding::good(format!(
                     "{place}: nobody listens, and the socket that is left is taken over"
@@ -156,11 +158,18 @@ async fn listener(key: &'static str, listen: &Listen) -> Finding {
     };
     match listen {
         Listen::Tcp(address) if refused.is_taken() => match TcpStream::connect(reached(*address)).await {
-            Ok(stream) => used(&place, is_gateway(stream).await),
+            Ok(stream) if is_plain => used(&place, is_gateway(stream).await),
+            Ok(_) => unasked(&place),
             Err(_) => used(&place, false),
         },
         _ => Finding::failure(format!("{refused}: choose another address, or see who may use this one")),
     }
+}
+
+fn unasked(place: &str) -> Finding {
+    Finding::unchecked(format!(
+        "{place} is used, by a gateway or by another program: it is not asked which, since it speaks TLS"
+    ))
 }
 
 fn used(place: &str, by_gateway: bool) -> Finding {

@@ -51,6 +51,7 @@ async fn serve(config: crate::config::Config) -> anyhow::Result<ExitCode> {
         tracing::warn!("{warning}");
     }
     let broker = config.broker.url.to_string();
+    let schemes = [config.public.tls.is_some(), config.internal.tls.is_some()].map(scheme);
     let mut running = app::start(config).await?;
     let (public, internal) = running.addresses();
     tracing::info!(
@@ -60,7 +61,7 @@ async fn serve(config: crate::config::Config) -> anyhow::Result<ExitCode> {
         broker,
         "serving"
     );
-    greet(public, internal);
+    greet(schemes, public, internal);
     let pace = tokio::select! {
         _ = terminate.recv() => Pace::Configured,
         _ = interrupt.recv() => Pace::Hasty,
@@ -78,21 +79,25 @@ async fn stop(running: &mut Running, terminate: &mut Signal, interrupt: &mut Sig
     }
 }
 
+fn scheme(tls: bool) -> &'static str {
+    if tls { "https" } else { "http" }
+}
+
 fn list(addresses: &[Listen]) -> String {
     addresses.iter().map(Listen::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Three commands to try, on standard output; they need a TCP address of each listener.
-fn greet(public: &[Listen], internal: &[Listen]) {
+fn greet([outer, inner]: [&str; 2], public: &[Listen], internal: &[Listen]) {
     let is_tcp = |address: &&Listen| matches!(address, Listen::Tcp(_));
     let (Some(public), Some(internal)) = (public.iter().find(is_tcp), internal.iter().find(is_tcp)) else {
         return;
     };
     let text = format!(
-        "Tidegate serves clients on http://{public} and backends on http://{internal}. To try it:\n\n  \
-         curl -N -H 'Accept: text/event-stream' 'http://{public}/v1/subscribe?channel=news'\n  \
-         curl -d 'Hello' http://{internal}/v1/channels/news/messages\n  \
-         xdg-open http://{internal}/    # three transports side by side in a browser\n"
+        "Tidegate serves clients on {outer}://{public} and backends on {inner}://{internal}. To try it:\n\n  \
+         curl -N -H 'Accept: text/event-stream' '{outer}://{public}/v1/subscribe?channel=news'\n  \
+         curl -d 'Hello' {inner}://{internal}/v1/channels/news/messages\n  \
+         xdg-open {inner}://{internal}/    # three transports side by side in a browser\n"
     );
     // Without a reader of standard output there is nobody to greet.
     let _ = writeln!(io::stdout(), "{text}");

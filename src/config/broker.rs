@@ -30,7 +30,7 @@ pub struct Broker {
     /// As whom to connect to the Sentinels.
     pub sentinel_login: Login,
     /// The files of TLS, where the URL asks for TLS.
-    pub tls: TlsFiles,
+    pub tls: RedisTls,
     /// Before every key and channel in Redis; neither braces nor glob characters.
     pub prefix: String,
     /// Over how many hash tags the channels are spread.
@@ -43,7 +43,7 @@ pub struct Broker {
 
 /// The PEM files of TLS.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TlsFiles {
+pub struct RedisTls {
     /// What the servers' certificates are checked against; `None`: what the system trusts.
     pub ca: Option<PathBuf>,
     /// The client certificate and its key.
@@ -141,7 +141,7 @@ fn complete(login: Login, [username, password, file]: [&str; 3], given: &str) ->
     Ok(login)
 }
 
-fn tls_files(raw: &raw::Broker, url: &RedisUrl) -> Result<TlsFiles, Fault> {
+fn tls_files(raw: &raw::Broker, url: &RedisUrl) -> Result<RedisTls, Fault> {
     let files = [
         ("broker.ca_file", &raw.ca_file),
         ("broker.cert_file", &raw.cert_file),
@@ -169,7 +169,7 @@ fn tls_files(raw: &raw::Broker, url: &RedisUrl) -> Result<TlsFiles, Fault> {
             );
         }
     };
-    Ok(TlsFiles { ca: Some(&raw.ca_file).filter(|file| !file.is_empty()).map(PathBuf::from), client })
+    Ok(RedisTls { ca: Some(&raw.ca_file).filter(|file| !file.is_empty()).map(PathBuf::from), client })
 }
 
 /// Braces would move the hash tag, and glob characters the rights of an ACL.

@@ -4,7 +4,7 @@ use std::{collections::HashSet, fmt::Display, ops::RangeInclusive};
 
 use super::{
     AllowedOrigins, BrokerUrl, Config, Drain, History, Internal, Limits, Listen, Log, Namespace, Namespaces,
-    Public, RedisChannel, Sessions, Source, broker, namespaces,
+    Public, RedisChannel, Sessions, Source, broker, certificates, namespaces,
     raw::{self, Raw},
     units::{Count, Size, Time},
 };
@@ -33,9 +33,13 @@ pub fn check(raw: &Raw, insecure: bool) -> Result<Config, Fault> {
     Ok(Config {
         public: Public {
             listen: raw.public.listen.0.clone(),
+            tls: certificates::public(&raw.public)?,
             allowed_origins: allowed_origins(&raw.public)?,
         },
-        internal: Internal { listen: raw.internal.listen.0.clone() },
+        internal: Internal {
+            listen: raw.internal.listen.0.clone(),
+            tls: certificates::internal(&raw.internal)?,
+        },
         broker: broker::check(&raw.broker)?,
         limits: limits(&raw.limits)?,
         sessions: sessions(&raw.sessions)?,

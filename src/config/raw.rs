@@ -54,6 +54,11 @@ table! {
     Public {
         /// An address or a list of them: `127.0.0.1:8000`, `[::1]:8000`, `unix:/path`.
         listen: List<Listen> = List(vec![Listen::Tcp(([127, 0, 0, 1], 8000).into())]),
+        /// The PEM certificate of TLS, and after it those up to its root; with `tls_key_file`. Read again when it
+        /// changes.
+        tls_cert_file: String = String::new(),
+        /// The key of `tls_cert_file`.
+        tls_key_file: String = String::new(),
         /// Browser pages that may connect: exact origins, or `*`. Empty: the own host, and
         /// loopback to loopback.
         allowed_origins: List<String> = List(Vec::new()),
@@ -65,6 +70,13 @@ table! {
     Internal {
         /// An address or a list of them: `127.0.0.1:9000`, `[::1]:9000`, `unix:/path`.
         listen: List<Listen> = List(vec![Listen::Tcp(([127, 0, 0, 1], 9000).into())]),
+        /// The PEM certificate of TLS, and after it those up to its root; with `tls_key_file`. Read again when it
+        /// changes.
+        tls_cert_file: String = String::new(),
+        /// The key of `tls_cert_file`.
+        tls_key_file: String = String::new(),
+        /// PEM certificates: only clients with a certificate of theirs are served. Needs `tls_cert_file`.
+        client_ca_file: String = String::new(),
     }
 }
 

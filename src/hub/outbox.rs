@@ -180,7 +180,7 @@ impl Outbox {
                 Ok(n) if n == bytes.len() => {
                     state.advance(slot, batch.last_position());
                     metrics.delivered(transport, batch.messages().len(), n, batch.oldest_time());
-                    return;
+                    return state.left(socket.try_flush());
                 }
                 Ok(n) => sent = n,
                 Err(_) => return state.end(Disconnect::Client),
@@ -194,7 +194,8 @@ impl Outbox {
         self.queue(state, offer, sent, metrics);
         state.settle(slot, over, floor, self.bound, metrics);
         if self.socket.get().is_some() && sent == 0 && !shared {
-            let _ = self.write_now(state, metrics);
+            let attempt = self.write_now(state, metrics);
+            return state.left(attempt);
         }
         if !state.queue.is_empty() {
             state.wake();
@@ -274,11 +275,12 @@ impl Outbox {
             return;
         }
         state.push(bytes, meaning);
-        if self.socket.get().is_some() && self.write_now(state, metrics).is_err() {
-            state.end(Disconnect::Client);
-        }
-        if !state.queue.is_empty() {
-            state.wake();
+        match self.socket.get() {
+            Some(_) => {
+                let attempt = self.write_now(state, metrics);
+                state.left(attempt);
+            }
+            None => state.wake(),
         }
     }
 

@@ -1,4 +1,4 @@
-//! The answer to a head that hyper never sees, since hyper would answer it without a body.
+//! Answers to what hyper never sees: a head that it would answer without a body, and plain HTTP where TLS is spoken.
 
 use std::{future::poll_fn, io, time::Duration};
 
@@ -25,7 +25,22 @@ pub(super) async fn tell(socket: &Socket, oversize: Oversize, time: Duration) {
     }
     answer.extend_from_slice(b"\r\n");
     answer.extend_from_slice(&body);
-    if let Ok(Ok(())) = tokio::time::timeout(time, write(socket, &answer)).await {
+    send(socket, &answer, time).await;
+}
+
+/// Says to a client without TLS that it needs TLS. What it sent is not read, so it is no problem of a request.
+pub(super) async fn tell_plain(socket: &Socket, time: Duration) {
+    const SENTENCE: &str = "this port speaks TLS: use https:// or wss://\n";
+    let answer = format!(
+        "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\nconnection: close\r\n\
+         content-length: {}\r\n\r\n{SENTENCE}",
+        SENTENCE.len()
+    );
+    send(socket, answer.as_bytes(), time).await;
+}
+
+async fn send(socket: &Socket, answer: &[u8], time: Duration) {
+    if let Ok(Ok(())) = tokio::time::timeout(time, write(socket, answer)).await {
         let _ = socket.half_close();
     }
 }
@@ -38,6 +53,9 @@ async fn write(socket: &Socket, mut bytes: &[u8]) -> io::Result<()> {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }
+    }
+    while !socket.try_flush()? {
+        poll_fn(|cx| socket.poll_write_ready(cx)).await?;
     }
     Ok(())
 }

@@ -19,6 +19,7 @@ const FLOORS: &[&[&str]] = &[
         "resume",
         "transport_name",
     ],
+    &["tls"],
     &["config", "socket"],
     &["metrics", "telemetry", "wire"],
     &["admission", "auth", "broker", "hub"],

@@ -35,4 +35,5 @@ mod redis;
 mod resume;
 mod slow;
 mod sse;
+mod tls;
 mod websocket;

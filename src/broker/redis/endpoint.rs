@@ -24,7 +24,7 @@ use fred::{
 };
 
 use super::error::Problem;
-use crate::config::{Broker, BrokerUrl, Deployment, HostPort, Login, TlsFiles};
+use crate::config::{Broker, BrokerUrl, Deployment, HostPort, Login, RedisTls};
 
 /// One server.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -258,7 +258,7 @@ pub(super) fn keepalive() -> TcpKeepalive {
 }
 
 /// The one configuration of TLS, for fred and for our own connections.
-fn tls(files: &TlsFiles) -> Result<Arc<ClientConfig>, String> {
+fn tls(files: &RedisTls) -> Result<Arc<ClientConfig>, String> {
     let mut roots = RootCertStore::empty();
     match &files.ca {
         Some(path) => {

@@ -151,7 +151,7 @@ fn tls_is_asked_for_by_the_url() {
     let keys =
         format!("url = 'rediss-cluster://h'\nca_file = '{path}'\ncert_file = '{path}'\nkey_file = '{path}'");
     let tls = broker(&keys).tls;
-    assert_eq!(tls, TlsFiles { ca: Some(file.0.clone()), client: Some((file.0.clone(), file.0.clone())) });
+    assert_eq!(tls, RedisTls { ca: Some(file.0.clone()), client: Some((file.0.clone(), file.0.clone())) });
 }
 
 #[test]

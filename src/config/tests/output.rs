@@ -64,7 +64,7 @@ fn the_schema_accepts_what_is_right_and_refuses_the_rest() {
         "[[namespaces]]\nname = 'a:b'",
         "[public]\nlisten = ['x']",
         "[public]\nlisten = 'x'",
-        "[public]\ntls_cert_file = ''",
+        "[public]\ntls_cert_file = 1",
     ];
     for bad in bad {
         assert!(!is_valid(bad), "{bad}");

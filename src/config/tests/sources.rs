@@ -144,9 +144,7 @@ fn a_bad_flag_is_refused() {
 #[test]
 fn a_key_of_a_later_release_is_refused_by_name() {
     for key in [
-        "public.tls_cert_file",
         "public.proxy_protocol",
-        "internal.client_ca_file",
         "limits.connections_per_subject",
         "auth.jwt.jwks_url",
         "tracing.sample_ratio",

@@ -11,16 +11,16 @@ fn defaults_are_those_of_the_design() {
     let seconds = Duration::from_secs;
     assert_eq!(
         config.public,
-        Public { listen: vec![tcp("127.0.0.1:8000")], allowed_origins: AllowedOrigins::SameHost }
+        Public { listen: vec![tcp("127.0.0.1:8000")], tls: None, allowed_origins: AllowedOrigins::SameHost }
     );
-    assert_eq!(config.internal, Internal { listen: vec![tcp("127.0.0.1:9000")] });
+    assert_eq!(config.internal, Internal { listen: vec![tcp("127.0.0.1:9000")], tls: None });
     assert_eq!(
         config.broker,
         Broker {
             url: BrokerUrl::Memory,
             login: Login::default(),
             sentinel_login: Login::default(),
-            tls: TlsFiles::default(),
+            tls: RedisTls::default(),
             prefix: "tidegate".into(),
             partitions: 256,
             command_timeout: seconds(2),
@@ -83,7 +83,7 @@ fn every_key_reaches_the_configuration() {
             url: "redis-sentinel://s1:26379,[::1]:7/main/3".parse().unwrap(),
             login: login("app", "hunter2"),
             sentinel_login: login("watch", "hunter3"),
-            tls: TlsFiles::default(),
+            tls: RedisTls::default(),
             prefix: "a:b".into(),
             partitions: 8,
             command_timeout: seconds(9),

@@ -1,7 +1,7 @@
 //! What waits for one client: the queue and its count, where each channel stands, and the rules for a reader
 //! who is slow. Touches no socket.
 
-use std::{collections::VecDeque, sync::Arc, task::Waker};
+use std::{collections::VecDeque, io, sync::Arc, task::Waker};
 
 use bytes::{Buf as _, Bytes};
 
@@ -139,6 +139,15 @@ impl State {
         self.ending.get_or_insert(reason);
         if let Some(task) = &self.task {
             task.wake_by_ref();
+        }
+    }
+
+    /// Leaves to the task what an attempt to write has left: `Ok(true)` is nothing.
+    pub(super) fn left(&mut self, attempt: io::Result<bool>) {
+        match attempt {
+            Ok(true) => {}
+            Ok(false) => self.wake(),
+            Err(_) => self.end(Disconnect::Client),
         }
     }
 

@@ -27,7 +27,7 @@ impl Outbox {
         }
     }
 
-    /// Writes what the kernel takes of what waits, in one call where it can. Whether that was all.
+    /// Writes what the kernel takes of what waits, in one call where it can. Whether the kernel has all.
     pub(super) fn write_now(&self, state: &mut State, metrics: &Metrics) -> io::Result<bool> {
         const PIECES: usize = 64;
         let Some(socket) = self.socket.get() else {
@@ -47,7 +47,7 @@ impl Outbox {
                 Err(e) => return Err(e),
             }
         }
-        Ok(true)
+        socket.try_flush()
     }
 
     /// Takes what waits, up to about 64 KiB. For an HTTP library's body; `None` after the last.

@@ -11,6 +11,7 @@ pub mod raw;
 pub mod recorder;
 pub mod redis;
 pub mod sse_parser;
+pub mod tls;
 
 use std::future::Future;
 use std::time::{Duration, Instant};
