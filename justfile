@@ -30,6 +30,15 @@ faults filter="":
 chart *args:
     tests/chart/run {{args}}
 
+# What deploy/ ships: proxies, Prometheus, dashboard (needs nginx, HAProxy, and what `just chart` needs)
+deploy *args:
+    tests/chart/tools.sh
+    target/venv/bin/python -m pytest -q -p no:cacheprovider tests/deploy {{args}}
+
+# Write docs/metrics.md, which is made of src/metrics.rs
+metrics:
+    WRITE_DOCS=1 cargo test --locked --lib the_document_says_what_the_metrics_are
+
 # Formatting, clippy, the contract (needs PyYAML, jsonschema, openapi-spec-validator)
 lint:
     cargo fmt --all --check

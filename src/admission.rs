@@ -112,6 +112,12 @@ impl Admission {
         Ok(Permit { admission, address })
     }
 
+    /// [`Limits::total`], as a number.
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        self.0.limits.total.unwrap_or(usize::MAX)
+    }
+
     /// Permits that are held now.
     #[must_use]
     pub fn held(&self) -> usize {

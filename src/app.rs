@@ -16,7 +16,7 @@ use crate::{
     drain::{self, Pace, Readiness},
     gateway::{Gateway, counts, pump},
     http,
-    metrics::Metrics,
+    metrics::{BrokerKind, ListenerName, Metrics},
     server::{BindError, Listener, Server},
     tls::{self, Certificate, TlsError, TlsFiles},
 };
@@ -91,9 +91,13 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         readiness: readiness.clone(),
         public_url: public_url(tcp(&public_addresses), outer.is_some()).into(),
     };
-    for (certificate, listener) in [(&outer, "public"), (&inner, "internal")] {
-        let watched = certificate.as_ref().map(|certificate| tls::watch(Arc::clone(certificate), listener));
-        background.extend(watched.map(tokio::spawn));
+    for (certificate, listener, label) in
+        [(&outer, "public", ListenerName::Public), (&inner, "internal", ListenerName::Internal)]
+    {
+        let Some(certificate) = certificate.clone() else { continue };
+        let metrics = Arc::clone(&metrics);
+        let ends = move |second| metrics.certificate(label, second);
+        background.push(tokio::spawn(tls::watch(certificate, listener, ends)));
     }
     let server = |router, certificate, admission, spare| Server {
         router,
@@ -143,10 +147,12 @@ async fn broker(
 ) -> Result<(Broker, mpsc::Receiver<BrokerEvent>), StartError> {
     match &config.broker.url {
         BrokerUrl::Memory => {
+            metrics.broker(BrokerKind::Memory);
             let (memory, events) = Memory::new(EVENTS, Clock::system());
             Ok((Broker::Memory(memory), events))
         }
         BrokerUrl::Redis(_) => {
+            metrics.broker(BrokerKind::Redis);
             let (redis, events) = Redis::start(config, metrics, EVENTS).map_err(StartError::Broker)?;
             redis.first_word().await.map_err(StartError::Broker)?;
             Ok((Broker::Redis(redis), events))

@@ -12,8 +12,8 @@ use tokio::runtime::RuntimeMetrics;
 
 use self::family::{By, Counts, Metric, Seconds};
 pub use self::labels::{
-    Dropped, EpochChange, RateScope, RedisCommand, RedisEnd, RedisRole, Rejection, Resume, Route, SlowAction,
-    Source, StatusClass,
+    BrokerKind, Dropped, EpochChange, ListenerName, RateScope, RedisCommand, RedisEnd, RedisRole, Rejection,
+    Resume, Route, SlowAction, Source, StatusClass,
 };
 use crate::{
     disconnect::Disconnect,
@@ -71,6 +71,10 @@ metrics! {
     closed: By<Transport, By<Disconnect, IntCounter>> = "tidegate_connections_closed_total";
     /// Connections that were refused.
     rejected: By<Rejection, IntCounter> = "tidegate_connections_rejected_total";
+    /// Places taken of `limits.connections`: sockets, and HTTP/2 streams that subscribe.
+    admitted: IntGauge = "tidegate_connections_admitted";
+    /// Places that there are: `limits.connections`, or what the descriptors allow.
+    limit: IntGauge = "tidegate_connections_limit";
     /// How long connections lasted that have ended.
     lasted: Seconds = "tidegate_connection_duration_seconds";
     /// Subscriptions of connected clients.
@@ -91,7 +95,8 @@ metrics! {
     deliveries: By<Transport, IntCounter> = "tidegate_deliveries_total";
     /// Bytes of messages handed to clients' sockets, with their framing.
     delivered_bytes: By<Transport, IntCounter> = "tidegate_delivered_bytes_total";
-    /// From the broker's time stamp to the client's socket; of several in one write, the oldest.
+    /// From the broker's time stamp to the client's socket, of messages that came while the client was
+    /// there; of several in one write, the oldest.
     delivery_latency: By<Transport, Seconds> = "tidegate_delivery_latency_seconds";
     /// Subscribers on this node to whom a batch of messages went.
     fanout: Counts = "tidegate_fanout_size";
@@ -113,6 +118,10 @@ metrics! {
     drain: IntGauge = "tidegate_drain_state";
     /// What rate limits held back.
     limited: By<RateScope, IntCounter> = "tidegate_rate_limited_total";
+    /// 1 for the broker that is configured, 0 for the other.
+    broker: By<BrokerKind, IntGauge> = "tidegate_broker_info";
+    /// When the certificate of a listener ends, in seconds since 1970; 0 where it has none.
+    certificates: By<ListenerName, IntGauge> = "tidegate_certificate_expiry_timestamp_seconds";
     /// Whether this node has a link to each primary of Redis; 0 as well where the broker is not Redis.
     redis_up: By<RedisRole, IntGauge> = "tidegate_redis_up";
     /// Links to Redis that were made anew.
@@ -190,6 +199,12 @@ impl Metrics {
         }
     }
 
+    /// How many places of `limits.connections` are taken, and how many there are.
+    pub fn admitted(&self, held: usize, limit: usize) {
+        self.admitted.set(gauge(held));
+        self.limit.set(gauge(limit));
+    }
+
     /// Subscriptions of connected clients.
     #[must_use]
     pub fn subscriptions(&self) -> &IntGauge {
@@ -226,13 +241,15 @@ impl Metrics {
     }
 
     /// So many messages, in so many bytes, were handed to a socket; the oldest of them was published at
-    /// `time`, in milliseconds since 1970.
-    pub fn delivered(&self, transport: Transport, messages: usize, bytes: usize, time: u64) {
+    /// `published`, in milliseconds since 1970. `None`: they are of the history.
+    pub fn delivered(&self, transport: Transport, messages: usize, bytes: usize, published: Option<u64>) {
         self.deliveries.of(transport).inc_by(messages as u64);
         self.delivered_bytes.of(transport).inc_by(bytes as u64);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let took = now.saturating_sub(Duration::from_millis(time));
-        self.delivery_latency.of(transport).observe(took);
+        if let Some(time) = published {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let took = now.saturating_sub(Duration::from_millis(time));
+            self.delivery_latency.of(transport).observe(took);
+        }
     }
 
     /// A batch went to so many subscribers.
@@ -284,18 +301,27 @@ impl Metrics {
 
     /// So many bytes wait for sockets.
     pub fn queued(&self, bytes: usize) {
-        self.send_queue.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.send_queue.set(gauge(bytes));
     }
 
     /// How the runtime is doing at this scrape.
     pub fn runtime(&self, runtime: &RuntimeMetrics) {
-        let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.workers.set(gauge(runtime.num_workers()));
         self.tasks.set(gauge(runtime.num_alive_tasks()));
         self.unassigned.set(gauge(runtime.global_queue_depth()));
         let workers = 0..runtime.num_workers();
         let busy: Duration = workers.map(|worker| runtime.worker_total_busy_duration(worker)).sum();
         self.busy.inc_by((busy.as_secs_f64() - self.busy.get()).max(0.0));
+    }
+
+    /// Which broker is configured.
+    pub fn broker(&self, kind: BrokerKind) {
+        self.broker.of(kind).set(1);
+    }
+
+    /// A listener has a certificate that ends then, in seconds since 1970.
+    pub fn certificate(&self, listener: ListenerName, ends: i64) {
+        self.certificates.of(listener).set(ends);
     }
 
     /// Whether there is a link to each primary of Redis.
@@ -330,7 +356,7 @@ impl Metrics {
 
     /// So many channels are in doubt.
     pub fn redis_doubtful(&self, channels: usize) {
-        self.redis_doubtful.set(i64::try_from(channels).unwrap_or(i64::MAX));
+        self.redis_doubtful.set(gauge(channels));
     }
 
     /// A channel goes on after this gap, in another epoch or as it was.
@@ -364,6 +390,10 @@ impl Metrics {
     pub fn connected(&self) -> i64 {
         Transport::ALL.iter().map(|t| self.connections.of(*t).get()).sum()
     }
+}
+
+fn gauge(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

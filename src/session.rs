@@ -287,7 +287,7 @@ impl CatchUp {
             return Ok(());
         }
         self.gateway.metrics().replayed(messages.len());
-        let batch = Batch::new(messages.into_iter().map(Prepared::new).collect());
+        let batch = Batch::replayed(messages.into_iter().map(Prepared::new).collect());
         let offered = self.outbox.offer(self.slot, &batch, 0, self.gateway.metrics());
         offered.map_err(|Hole| Disconnect::Internal)
     }

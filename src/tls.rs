@@ -59,8 +59,16 @@ type Fingerprint = [u8; 32];
 
 /// The certificate of one listener, the newest that is good.
 pub struct Certificate {
-    config: Mutex<Arc<ServerConfig>>,
+    current: Mutex<Current>,
     files: Mutex<Watched>,
+}
+
+/// What handshakes use.
+#[derive(Clone)]
+struct Current {
+    config: Arc<ServerConfig>,
+    /// When the first certificate of the chain ends, in seconds since 1970.
+    ends: i64,
 }
 
 struct Watched {
@@ -92,10 +100,11 @@ impl TlsFiles {
         })
     }
 
-    fn build(&self, pem: &Pem) -> Result<Arc<ServerConfig>, TlsError> {
+    fn build(&self, pem: &Pem) -> Result<Current, TlsError> {
         let (cert, key) = (self.cert.display(), self.key.display());
         let chain = certificates(&pem.cert)
             .map_err(|problem| part_fault(Part::Cert, format!("{problem} in {cert}")))?;
+        let ends = ends(&chain);
         let private_key = PrivateKeyDer::from_pem_slice(&pem.key)
             .map_err(|_| part_fault(Part::Key, format!("there is no PEM private key in {key}")))?;
         let provider = Arc::new(aws_lc_rs::default_provider());
@@ -133,7 +142,7 @@ impl TlsFiles {
         // Who comes back skips the costly part of the handshake, and nothing is kept here for it. With the
         // configuration its keys go too: a client that the new CA does not know is not let in by an old ticket.
         config.ticketer = Ticketer::new().map_err(|error| cannot(&error))?;
-        Ok(Arc::new(config))
+        Ok(Current { config: Arc::new(config), ends })
     }
 }
 
@@ -144,6 +153,12 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, &'static str
         Ok(certificates) => Ok(certificates),
         Err(_) => Err("there is a damaged PEM certificate"),
     }
+}
+
+/// What rustls reads of a certificate does not say when it ends.
+fn ends(chain: &[CertificateDer<'_>]) -> i64 {
+    let parsed = chain.iter().filter_map(|der| x509_parser::parse_x509_certificate(der).ok());
+    parsed.map(|(_, certificate)| certificate.validity().not_after.timestamp()).min().unwrap_or(0)
 }
 
 fn part_fault(part: Part, sentence: String) -> TlsError {
@@ -172,14 +187,20 @@ impl Certificate {
     pub fn load(files: TlsFiles) -> Result<Self, TlsError> {
         let read = files.read();
         let seen = fingerprint(&read);
-        let config = Mutex::new(files.build(&read?)?);
-        Ok(Self { config, files: Mutex::new(Watched { files, seen, untold: None }) })
+        let current = Mutex::new(files.build(&read?)?);
+        Ok(Self { current, files: Mutex::new(Watched { files, seen, untold: None }) })
     }
 
     /// What a handshake that begins now uses.
     #[must_use]
     pub fn current(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.config.lock())
+        Arc::clone(&self.current.lock().config)
+    }
+
+    /// When the first certificate of the chain ends, in seconds since 1970.
+    #[must_use]
+    pub fn ends(&self) -> i64 {
+        self.current.lock().ends
     }
 
     /// Looks at the files. `None`: nothing has changed that is to be told. A pair that does not fit is told
@@ -194,8 +215,8 @@ impl Certificate {
         watched.seen = seen;
         watched.untold = None;
         match read.and_then(|pem| watched.files.build(&pem)) {
-            Ok(config) => {
-                *self.config.lock() = config;
+            Ok(current) => {
+                *self.current.lock() = current;
                 Some(Ok(()))
             }
             Err(error) => {
@@ -211,7 +232,7 @@ impl Certificate {
     /// What is wrong with them; those before stay.
     pub fn replace(&self, files: TlsFiles) -> Result<(), TlsError> {
         let new = Self::load(files)?;
-        *self.config.lock() = new.config.into_inner();
+        *self.current.lock() = new.current.into_inner();
         *self.files.lock() = new.files.into_inner();
         Ok(())
     }
@@ -223,10 +244,12 @@ impl fmt::Debug for Certificate {
     }
 }
 
-/// Looks at the files of a listener, again and again; `listener` is its name in the log.
-pub async fn watch(certificate: Arc<Certificate>, listener: &'static str) {
+/// Looks at the files of a listener, again and again; `listener` is its name in the log. `ends` is told each time
+/// when the certificate in use ends.
+pub async fn watch(certificate: Arc<Certificate>, listener: &'static str, ends: impl Fn(i64)) {
     let mut looks = tokio::time::interval(LOOK);
     loop {
+        ends(certificate.ends());
         looks.tick().await;
         let looked = Arc::clone(&certificate);
         // Files may be on a disk that is slow today.

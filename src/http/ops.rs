@@ -37,6 +37,7 @@ pub async fn ready(extract::State(state): extract::State<State>) -> Result<&'sta
 pub async fn metrics(extract::State(state): extract::State<State>) -> Result<Response, Fault> {
     let connections = state.gateway.registry().all();
     state.metrics.queued(connections.iter().map(|outbox| outbox.waiting()).sum());
+    state.metrics.admitted(state.admission.held(), state.admission.limit());
     state.metrics.runtime(&tokio::runtime::Handle::current().metrics());
     let text = state.metrics.render().map_err(|error| Fault::new(Code::Internal, error.to_string()))?;
     Ok(typed("text/plain; version=0.0.4; charset=utf-8", text))

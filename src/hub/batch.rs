@@ -13,15 +13,28 @@ use crate::{
 #[derive(Debug)]
 pub struct Batch {
     messages: Vec<Prepared>,
+    live: bool,
     joined: [OnceLock<Bytes>; Encoding::COUNT * 2],
 }
 
 impl Batch {
-    /// `messages` are of one channel, in order, and not empty.
+    /// Messages that were just published: of one channel, in order, and not empty.
     #[must_use]
     pub fn new(messages: Vec<Prepared>) -> Self {
         debug_assert!(!messages.is_empty());
-        Self { messages, joined: Default::default() }
+        Self { messages, live: true, joined: Default::default() }
+    }
+
+    /// Messages of the history: their age says when their client came back, not how long they were on the way.
+    #[must_use]
+    pub fn replayed(messages: Vec<Prepared>) -> Self {
+        Self { live: false, ..Self::new(messages) }
+    }
+
+    /// Whether they were just published.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.live
     }
 
     /// The messages.
@@ -50,9 +63,9 @@ impl Batch {
         last.map_or(Position::Empty(0), |m| m.publication().position())
     }
 
-    /// When the oldest was published, in ms since 1970.
+    /// When the oldest was published, in ms since 1970; `None` for those of the history.
     #[must_use]
-    pub fn oldest_time(&self) -> u64 {
-        self.messages.first().map_or(0, |m| m.publication().time)
+    pub fn published(&self) -> Option<u64> {
+        self.messages.first().filter(|_| self.live).map(|m| m.publication().time)
     }
 }

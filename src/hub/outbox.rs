@@ -179,7 +179,7 @@ impl Outbox {
             match write_all_now(socket, bytes) {
                 Ok(n) if n == bytes.len() => {
                     state.advance(slot, batch.last_position());
-                    metrics.delivered(transport, batch.messages().len(), n, batch.oldest_time());
+                    metrics.delivered(transport, batch.messages().len(), n, batch.published());
                     return state.left(socket.try_flush());
                 }
                 Ok(n) => sent = n,
@@ -204,11 +204,16 @@ impl Outbox {
 
     /// Queues each message on its own, less the `sent` bytes that are out.
     fn queue(&self, state: &mut State, offer: &Offer<'_>, mut sent: usize, metrics: &Metrics) {
-        let slot = offer.slot;
-        for message in &offer.batch.messages()[offer.skip..] {
+        let Offer { slot, batch, .. } = *offer;
+        for message in &batch.messages()[offer.skip..] {
             let publication = message.publication();
-            let position = publication.position();
-            state.advance(slot, position);
+            let mark = Mark {
+                slot,
+                position: publication.position(),
+                time: publication.time,
+                live: batch.is_live(),
+            };
+            state.advance(slot, mark.position);
             let mut bytes = match self.style.encoding {
                 Encoding::Sse { raw } if self.style.many => {
                     wire::sse::with_cursor(message, raw, &state.cursor(), self.style.framing)
@@ -217,7 +222,7 @@ impl Outbox {
             };
             if sent >= bytes.len() {
                 sent -= bytes.len();
-                metrics.delivered(self.style.transport, 1, bytes.len(), publication.time);
+                metrics.delivered(self.style.transport, 1, bytes.len(), mark.published());
                 continue;
             }
             if sent > 0 {
@@ -225,7 +230,7 @@ impl Outbox {
                 bytes.advance(sent);
                 sent = 0;
             }
-            state.push(bytes, Meaning::Message(Mark { slot, position, time: publication.time }));
+            state.push(bytes, Meaning::Message(mark));
         }
     }
 

@@ -19,6 +19,25 @@ pub(super) trait Label: Copy + 'static {
 
     fn text(self) -> &'static str;
     fn index(self) -> usize;
+
+    /// For the document; empty where the words are explained elsewhere.
+    #[cfg(test)]
+    fn meaning(self) -> &'static str;
+}
+
+/// A label with its values, each with what it means.
+#[cfg(test)]
+#[derive(Debug)]
+pub(super) struct Words {
+    pub(super) label: &'static str,
+    pub(super) values: Vec<(&'static str, &'static str)>,
+}
+
+#[cfg(test)]
+impl Words {
+    pub(super) fn of<L: Label>() -> Self {
+        Self { label: L::NAME, values: L::ALL.iter().map(|value| (value.text(), value.meaning())).collect() }
+    }
 }
 
 /// What can be registered under a name.
@@ -55,6 +74,11 @@ macro_rules! label_of {
             fn index(self) -> usize {
                 self as usize
             }
+
+            #[cfg(test)]
+            fn meaning(self) -> &'static str {
+                ""
+            }
         }
     };
 }
@@ -62,11 +86,11 @@ pub(super) use label_of;
 
 /// Defines enums that are labels: the label's name, then each variant with its value.
 macro_rules! labels {
-    ($($(#[$doc:meta])* $set:ident $name:literal { $($(#[$variant_doc:meta])* $variant:ident $text:literal,)* })*) => {
+    ($($(#[$doc:meta])* $set:ident $name:literal { $($(#[doc = $meaning:literal])+ $variant:ident $text:literal,)* })*) => {
         $(
             $(#[$doc])*
             #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-            pub enum $set { $($(#[$variant_doc])* $variant,)* }
+            pub enum $set { $($(#[doc = $meaning])+ $variant,)* }
 
             impl Label for $set {
                 const NAME: &'static str = $name;
@@ -79,8 +103,19 @@ macro_rules! labels {
                 fn index(self) -> usize {
                     self as usize
                 }
+
+                #[cfg(test)]
+                fn meaning(self) -> &'static str {
+                    match self { $($set::$variant => concat!($($meaning),+).trim(),)* }
+                }
             }
         )*
+
+        /// Each set, for the document.
+        #[cfg(test)]
+        pub(super) fn sets() -> Vec<Words> {
+            vec![$(Words::of::<$set>(),)*]
+        }
     };
 }
 pub(super) use labels;

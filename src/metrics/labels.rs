@@ -1,5 +1,7 @@
 //! The closed sets of labels, each value with what it means.
 
+#[cfg(test)]
+use super::family::Words;
 use super::family::{Label, label_of, labels};
 use crate::{
     config::{self, Namespace},
@@ -61,6 +63,22 @@ labels! {
         Deaf "deaf",
         /// What it carried has moved to another server.
         Moved "moved",
+    }
+
+    /// What keeps the messages.
+    BrokerKind "kind" {
+        /// This process.
+        Memory "memory",
+        /// A Redis, by any of its URLs.
+        Redis "redis",
+    }
+
+    /// Which listener.
+    ListenerName "listener" {
+        /// Where clients connect.
+        Public "public",
+        /// Where backends connect.
+        Internal "internal",
     }
 
     /// What Redis was asked to do.

@@ -1,18 +1,24 @@
 //! The names are a promise, the rules are Prometheus', and nothing appears later than at the start.
 
-use std::collections::BTreeSet;
+mod document;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{family::Label, *};
 
 /// What dashboards and alerts rely on; `process_*` apart.
 const NAMES: &[&str] = &[
+    "tidegate_broker_info gauge",
     "tidegate_build_info gauge",
     "tidegate_catchup_coalesced_total counter",
     "tidegate_catchup_inflight gauge",
+    "tidegate_certificate_expiry_timestamp_seconds gauge",
     "tidegate_channels gauge",
     "tidegate_connection_duration_seconds histogram",
     "tidegate_connections gauge",
+    "tidegate_connections_admitted gauge",
     "tidegate_connections_closed_total counter",
+    "tidegate_connections_limit gauge",
     "tidegate_connections_opened_total counter",
     "tidegate_connections_rejected_total counter",
     "tidegate_delivered_bytes_total counter",
@@ -89,7 +95,7 @@ fn nothing_appears_that_was_not_there_at_zero() {
     for transport in Transport::ALL.iter().copied() {
         metrics.opened(transport);
         Disconnect::ALL.iter().for_each(|reason| metrics.closed(transport, *reason, second));
-        metrics.delivered(transport, 2, 300, 0);
+        metrics.delivered(transport, 2, 300, Some(0));
     }
     for route in Route::ALL {
         StatusClass::ALL.iter().for_each(|class| metrics.publish_answered(*route, *class));
@@ -116,6 +122,9 @@ fn nothing_appears_that_was_not_there_at_zero() {
     metrics.topics().inc();
     metrics.queued(1);
     metrics.draining(DrainState::Leaving);
+    metrics.admitted(1, 2);
+    BrokerKind::ALL.iter().for_each(|kind| metrics.broker(*kind));
+    ListenerName::ALL.iter().for_each(|listener| metrics.certificate(*listener, 1));
     for role in RedisRole::ALL {
         metrics.redis_up(*role, true);
         RedisEnd::ALL.iter().for_each(|reason| metrics.redis_ended(*role, *reason));
@@ -142,6 +151,7 @@ fn what_happens_is_counted_where_it_belongs() {
     metrics.rejected(Rejection::Rate);
     metrics.rejected(Rejection::Total);
     metrics.received(Source::Tidegate, 3);
+    metrics.delivered(Transport::Poll, 3, 300, None);
     let text = metrics.render().unwrap();
     for line in [
         concat!(r#"tidegate_build_info{commit="unknown",version=""#, env!("CARGO_PKG_VERSION"), r#""} 1"#),
@@ -153,6 +163,9 @@ fn what_happens_is_counted_where_it_belongs() {
         r#"tidegate_publish_requests_total{code="5xx",route="batch"} 1"#,
         r#"tidegate_resumes_total{result="recovered"} 1"#,
         "tidegate_resume_messages_sum 7",
+        // What is read from the history was not on the way since it was published.
+        r#"tidegate_deliveries_total{transport="poll"} 3"#,
+        r#"tidegate_delivery_latency_seconds_count{transport="poll"} 0"#,
         r#"tidegate_connections_rejected_total{reason="rate"} 1"#,
         r#"tidegate_rate_limited_total{scope="connects"} 1"#,
     ] {
@@ -185,6 +198,8 @@ fn each_label_value_stands_at_its_index() {
     check::<Transport>();
     check::<Disconnect>();
     check::<GapReason>();
+    check::<BrokerKind>();
+    check::<ListenerName>();
     check::<Rejection>();
     check::<Route>();
     check::<StatusClass>();

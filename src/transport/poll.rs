@@ -178,7 +178,7 @@ fn from_history(session: &Session, channels: &mut [CatchUp], limit: usize) -> By
             let Some(publication) = queues[index].next() else {
                 return false;
             };
-            let (position, time) = (publication.position(), publication.time);
+            let position = publication.position();
             let bytes = Prepared::new(publication).bytes(Encoding::Object, Framing::Plain);
             if !messages.is_empty() && size + bytes.len() > ANSWER_BYTES {
                 // The next poll begins with it.
@@ -186,7 +186,7 @@ fn from_history(session: &Session, channels: &mut [CatchUp], limit: usize) -> By
             }
             size += bytes.len();
             outbox.set_position(channels[index].slot(), position);
-            metrics.delivered(outbox.style().transport, 1, bytes.len(), time);
+            metrics.delivered(outbox.style().transport, 1, bytes.len(), None);
             messages.push(bytes);
             true
         });

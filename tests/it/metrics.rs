@@ -120,6 +120,60 @@ each_transport! {
 }
 
 #[tokio::test]
+async fn places_are_taken_of_a_number_that_is_told() {
+    let gateway = TestGateway::start().with("limits.connections = 7").run().await;
+    assert_eq!(gateway.metric("tidegate_connections_limit", &[]).await, 7.0);
+    assert_eq!(gateway.metric("tidegate_connections_admitted", &[]).await, 0.0);
+    let clients = (
+        Client::connect(&gateway, Transport::Sse, "channel=a").await,
+        Client::connect(&gateway, Transport::Websocket, "channel=a").await,
+    );
+    assert_eq!(gateway.metric("tidegate_connections_admitted", &[]).await, 2.0);
+    gateway.finish(clients).await;
+}
+
+#[tokio::test]
+async fn the_broker_is_told() {
+    let gateway = TestGateway::start().run().await;
+    for (kind, value) in [("memory", 1.0), ("redis", 0.0)] {
+        assert_eq!(gateway.metric("tidegate_broker_info", &[("kind", kind)]).await, value);
+    }
+    gateway.finish(()).await;
+}
+
+each_transport! {
+    async fn the_age_of_what_is_replayed_is_no_latency(transport) {
+        const LATENCIES: &str = "tidegate_delivery_latency_seconds_count";
+        let gateway = TestGateway::start().run().await;
+        let label = [("transport", transport.name())];
+        gateway.publish_numbers("a", 1, 3).await;
+        let mut client = Client::connect(&gateway, transport, "channel=a&since=earliest").await;
+        client.numbers(3).await;
+        eventually("they are counted", async || {
+            (gateway.metric("tidegate_deliveries_total", &label).await == 3.0).then_some(())
+        })
+        .await;
+        assert_eq!(gateway.metric(LATENCIES, &label).await, 0.0);
+        // A message may overtake the poll that was to be held for it: then the next one is.
+        for number in 4..50 {
+            let publish = async {
+                eventually("it is there", async || {
+                    (gateway.metric("tidegate_connections", &label).await == 1.0).then_some(())
+                })
+                .await;
+                gateway.publish_numbers("a", number, number).await;
+            };
+            tokio::join!(publish, client.message());
+            if gateway.metric(LATENCIES, &label).await > 0.0 {
+                break;
+            }
+        }
+        assert!(gateway.metric(LATENCIES, &label).await > 0.0);
+        gateway.finish(client).await;
+    }
+}
+
+#[tokio::test]
 async fn a_duplicate_is_no_publication() {
     let gateway = TestGateway::start().run().await;
     let headers = [("Content-Type", "application/json"), ("Idempotency-Key", "k")];

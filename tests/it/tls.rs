@@ -448,6 +448,27 @@ async fn a_new_certificate_is_used_and_a_bad_one_is_not_and_connections_stay() {
 }
 
 #[tokio::test]
+async fn when_the_certificate_in_use_ends_is_a_metric() {
+    let tls = Setup::new();
+    let renewed = tls.authority.certify_until("the second", 2030);
+    let gateway = TestGateway::start().with(&tls.keys("public")).run().await;
+    let ends = async |listener, wanted| {
+        eventually(listener, async || {
+            let labels = [("listener", listener)];
+            let ends = gateway.metric("tidegate_certificate_expiry_timestamp_seconds", &labels).await;
+            (ends == wanted).then_some(())
+        })
+        .await;
+    };
+    ends("public", 67_090_118_400.0).await;
+    ends("internal", 0.0).await;
+    tls.folder.write("tls.crt", &renewed.cert);
+    tls.folder.write("tls.key", &renewed.key);
+    ends("public", 1_893_456_000.0).await;
+    gateway.finish(()).await;
+}
+
+#[tokio::test]
 async fn a_secret_of_kubernetes_is_swapped_by_its_symbolic_link() {
     let (authority, folder) = (Authority::new(), Folder::new());
     let version = |number: u8, name: &str| {

@@ -78,6 +78,15 @@ pub(super) struct Mark {
     pub(super) slot: Slot,
     pub(super) position: Position,
     pub(super) time: u64,
+    /// Just published, not read from the history.
+    pub(super) live: bool,
+}
+
+impl Mark {
+    /// When a live message was published.
+    pub(super) fn published(self) -> Option<u64> {
+        self.live.then_some(self.time)
+    }
 }
 
 impl State {
@@ -169,7 +178,7 @@ impl State {
             let size = front.bytes.len();
             n -= size;
             if let Some(mark) = front.message() {
-                metrics.delivered(transport, 1, size, mark.time);
+                metrics.delivered(transport, 1, size, mark.published());
             }
             self.torn = false;
             self.queue.pop_front();
