@@ -189,3 +189,15 @@ def test_a_pod_monitor_finds_the_pods():
     labels = one(documents, "Deployment")["spec"]["template"]["metadata"]["labels"]
     assert spec["selector"]["matchLabels"].items() <= labels.items()
     assert spec["podMetricsEndpoints"][0]["interval"] == "30s"
+
+
+def test_the_operator_gets_the_rules_that_promtool_tested_and_grafana_the_dashboard():
+    documents = objects(ci("monitoring"))
+    rules = one(documents, "PrometheusRule")
+    assert rules["spec"] == yaml.safe_load((ROOT / "deploy" / "prometheus" / "tidegate.rules.yaml").read_text())
+    assert rules["metadata"]["labels"]["release"] == "prometheus"
+    dashboard = one(documents, "ConfigMap", "rel-tidegate-dashboard")
+    assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert json.loads(dashboard["data"]["tidegate.json"]) == json.loads((ROOT / "deploy/grafana/tidegate.json").read_text())
+    assert not kinds(objects(OPEN), "PrometheusRule")
+    assert [config["metadata"]["name"] for config in kinds(objects(OPEN), "ConfigMap")] == ["rel-tidegate"]
