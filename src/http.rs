@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod batch;
 pub mod body;
+pub mod client;
 pub mod framing;
 pub mod handover;
 pub mod head;
@@ -65,7 +66,11 @@ pub struct State {
 pub fn public_router(state: State) -> Router {
     // A HEAD would open a stream and throw it away.
     let subscribe = get(subscribe::handle).head(|uri| other_method("GET, OPTIONS", Method::HEAD, uri));
-    let routes = Router::new().route("/v1/subscribe", taking("GET, OPTIONS", subscribe));
+    let file = |methods| taking("GET, HEAD, OPTIONS", methods);
+    let routes = Router::new()
+        .route("/v1/subscribe", taking("GET, OPTIONS", subscribe))
+        .route("/client.js", file(get(client::script)))
+        .route("/client.d.ts", file(get(client::types)));
     assemble(routes, Router::new(), Rules::public(&state.config), state)
 }
 

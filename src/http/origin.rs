@@ -159,7 +159,7 @@ fn named(request: &Request) -> Result<(Option<&str>, Option<&str>), Fault> {
 fn share(headers: &mut HeaderMap, origin: HeaderValue) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
-    headers.append(header::VARY, HeaderValue::from_static("Origin"));
+    headers.insert(header::VARY, HeaderValue::from_static("Origin"));
 }
 
 /// The methods are those of `Allow`, which the route has said; the headers those that were asked for.

@@ -2,10 +2,8 @@
 // With TIDEGATE_SCREENSHOT=FILE the console's picture is written there.
 
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
-import http from 'node:http';
 import { after, before, test } from 'node:test';
-import { chromium } from 'playwright-core';
+import { launch } from './chromium.mjs';
 import { eventually, proxyTo, start } from './gateway.mjs';
 
 // Not a byte of it is ours but what stands for URL.
@@ -16,42 +14,18 @@ socket.addEventListener('message', function (event) { console.log('Message from 
 `;
 
 let gateway;
-let browser;
-let pages;
-let address;
+let chromium;
+const page = () => chromium.page();
 
 before(async () => {
   gateway = await start();
-  browser = await chromium.launch({
-    executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
-    headless: true,
-    args: [
-      '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-dev-shm-usage',
-      '--disable-background-networking', '--disable-component-update', '--disable-sync',
-    ],
-  });
-  pages = http.createServer((_, answer) => {
-    answer.setHeader('Content-Type', 'text/html').end('<!doctype html><title>A page of somebody else</title>');
-  }).listen(0, '127.0.0.1');
-  await once(pages, 'listening');
-  address = `http://localhost:${pages.address().port}/`;
+  chromium = await launch();
 });
 
 after(async () => {
-  await browser?.close();
-  pages?.closeAllConnections();
-  pages?.close();
+  await chromium?.close();
   assert.equal(await gateway.stop(), 0);
 });
-
-/** A page of an application's own, with all that it logs. */
-async function page() {
-  const opened = await browser.newPage();
-  opened.logged = [];
-  opened.on('console', (message) => opened.logged.push(message.text()));
-  await opened.goto(address);
-  return opened;
-}
 
 /** The snippet in a page, with these two addresses. */
 async function snippet(query) {
@@ -140,7 +114,7 @@ test('a page reads the status and code of a problem', async () => {
 });
 
 test('a page of another host gets nothing', async () => {
-  const opened = await browser.newPage();
+  const opened = await chromium.browser.newPage();
   // A page that claims to be elsewhere, without leaving this machine.
   await opened.route('http://elsewhere.example/', (route) => route.fulfill({ contentType: 'text/html', body: '<title>x</title>' }));
   await opened.goto('http://elsewhere.example/');
@@ -158,7 +132,7 @@ test('a page of another host gets nothing', async () => {
 });
 
 test('the console shows one POST arriving three ways', async () => {
-  const opened = await browser.newPage({ viewport: { width: 1200, height: 700 } });
+  const opened = await chromium.browser.newPage({ viewport: { width: 1200, height: 700 } });
   const faults = [];
   opened.on('pageerror', (error) => faults.push(String(error)));
   await opened.goto(`${gateway.internal}/`);

@@ -3,6 +3,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import net from 'node:net';
+import { tmpdir } from 'node:os';
 import { fileURLToPath } from 'node:url';
 
 const BINARY = process.env.TIDEGATE_BIN ?? fileURLToPath(new URL('../../target/release/tidegate', import.meta.url));
@@ -93,20 +94,29 @@ export async function start(keys = {}) {
   return gateway;
 }
 
-/** Passes connections on to a port until they are cut. */
-export async function proxyTo(port) {
+/** Passes connections on to these ports in turn, until they are cut. */
+export async function proxyTo(...ports) {
   const open = new Set();
+  let next = 0;
   const server = net.createServer((client) => {
-    const upstream = net.connect(port, '127.0.0.1');
+    const upstream = net.connect(proxy.ports[next++ % proxy.ports.length], '127.0.0.1');
     for (const socket of [client, upstream]) {
       open.add(socket);
       socket.on('error', () => {}).on('close', () => open.delete(socket));
     }
-    client.pipe(upstream).pipe(client);
+    client.on('data', (bytes) => {
+      if (proxy.refused?.test(bytes)) client.end('HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n');
+      else upstream.write(bytes);
+    }).on('end', () => upstream.end());
+    upstream.pipe(client);
+    upstream.on('close', () => client.end());
   }).listen(0, '127.0.0.1');
   await once(server, 'listening');
-  return {
+  const proxy = {
     port: server.address().port,
+    ports,
+    /** Requests that look like this are refused, as by a firewall that reads along. */
+    refused: undefined,
     /** Ends every connection that passes now. */
     cut() {
       for (const socket of open) socket.destroy();
@@ -115,6 +125,26 @@ export async function proxyTo(port) {
       this.cut();
       server.close();
       await once(server, 'close');
+    },
+  };
+  return proxy;
+}
+
+/** A Redis of the test's own, on a free port. */
+export async function startRedis() {
+  const port = await freePort();
+  const child = spawn('redis-server', ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no'], {
+    stdio: 'ignore', cwd: tmpdir(),
+  });
+  await eventually('Redis listens', () => new Promise((resolve) => {
+    const socket = net.connect(port, '127.0.0.1').on('error', () => resolve(false));
+    socket.on('connect', () => { socket.destroy(); resolve(true); });
+  }));
+  return {
+    url: `redis://127.0.0.1:${port}`,
+    async stop() {
+      child.kill('SIGKILL');
+      await once(child, 'exit');
     },
   };
 }

@@ -321,7 +321,7 @@ async fn head_stands_where_get_does() {
         let answer = gateway.internal("HEAD", path, &[], None).await.expect(200);
         assert!(answer.body.is_empty());
     }
-    for path in ["/live", "/ready"] {
+    for path in ["/live", "/ready", "/client.js", "/client.d.ts"] {
         gateway.public("HEAD", path, &[], None).await.expect(200);
     }
     gateway.finish(()).await;

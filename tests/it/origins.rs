@@ -282,3 +282,28 @@ async fn every_origin_sees_the_same_over_every_transport() {
     }
     gateway.finish(()).await;
 }
+
+#[tokio::test]
+async fn a_page_that_may_subscribe_may_load_the_client() {
+    let gateway = TestGateway::start().with("public.allowed_origins = ['https://app.example']").run().await;
+    for (path, media) in
+        [("/client.js", "text/javascript; charset=utf-8"), ("/client.d.ts", "text/plain; charset=utf-8")]
+    {
+        for (origin, shared) in [("", None), ("https://app.example", Some("https://app.example"))] {
+            let headers = [("Origin", origin)];
+            let headers = if origin.is_empty() { &[][..] } else { &headers };
+            let answer = gateway.public("GET", path, headers, None).await.expect(200);
+            assert_eq!(answer.header("content-type"), Some(media), "{path}");
+            assert_eq!(answer.header("access-control-allow-origin"), shared, "{path}");
+            // Whatever keeps the file keeps it for each origin apart.
+            assert_eq!(answer.header("vary"), Some("Origin"), "{path} {origin}");
+            assert!(
+                answer.text().contains("export class Tidegate") && answer.text().lines().count() <= 300,
+                "{path}"
+            );
+        }
+        let refused = gateway.public("GET", path, &[("Origin", "https://evil.example")], None).await;
+        refused.problem(403, "origin_refused");
+    }
+    gateway.finish(()).await;
+}

@@ -3,7 +3,13 @@
 use super::*;
 
 /// Every path, by its listener, and what `Allow` says there.
-const PUBLIC: &[(&str, &str)] = &[("/v1/subscribe", "GET, OPTIONS"), ("/live", READ), ("/ready", READ)];
+const PUBLIC: &[(&str, &str)] = &[
+    ("/v1/subscribe", "GET, OPTIONS"),
+    ("/client.js", READ),
+    ("/client.d.ts", READ),
+    ("/live", READ),
+    ("/ready", READ),
+];
 const INTERNAL: &[(&str, &str)] = &[
     ("/v1/channels/a/messages", "GET, HEAD, POST, DELETE, OPTIONS"),
     ("/v1/channels/a", READ),
