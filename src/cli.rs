@@ -4,6 +4,7 @@ mod bench;
 mod client;
 mod config;
 mod doctor;
+mod feed;
 mod publish;
 mod serve;
 mod subscribe;
@@ -51,13 +52,10 @@ enum Command {
     /// Check, print or describe the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
-    // Its help is that of its arguments.
+    // The help of the others is that of their arguments.
     Doctor(doctor::Args),
-    /// Publish a message
     Publish(publish::Args),
-    /// Follow channels: one message object a line
     Subscribe(subscribe::Args),
-    /// Measure a gateway: a load test with percentiles
     Bench(bench::Bench),
 }
 
@@ -85,7 +83,10 @@ pub fn main() -> ExitCode {
     match command {
         Command::Config(command) => config::run(command, ConfigFlags::default()),
         Command::Doctor(args) => doctor::run(args, ConfigFlags::default()),
-        Command::Publish(args) => run_client(publish::run(args)),
+        Command::Publish(args) => match args.client() {
+            Ok(client) => run_client(publish::run(args, client)),
+            Err(sentence) => refuse(&sentence),
+        },
         Command::Subscribe(args) => match Follower::new(args) {
             Ok(follower) => run_client(follower.follow()),
             Err(sentence) => refuse(&sentence),

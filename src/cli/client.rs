@@ -1,4 +1,8 @@
-//! What the commands that talk to a gateway share: its URL, a connection, and what a refusal says.
+//! What the commands that talk to a gateway share: its URL, what they show to be let in, a connection, and what a
+//! refusal says.
+
+mod credential;
+mod trust;
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -12,7 +16,17 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::TlsConnector;
+
+pub(super) use self::{
+    credential::{ApiKey, Credential, Token},
+    trust::Trust,
+};
 
 /// How long a connection may take to come about, and a head to arrive.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -20,20 +34,25 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// A problem is a few sentences.
 const PROBLEM_BYTES: usize = 64 * 1024;
 
-/// Where a listener is: `http://host:port`, with a path before ours where a proxy wants one.
+/// Where a listener is: `http://host:port` or `https://…`, with a path before ours where a proxy wants one.
 #[derive(Clone, Debug)]
 pub(super) struct Url {
+    is_https: bool,
     authority: Authority,
     prefix: String,
 }
 
 /// A text that is no URL of ours.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum UrlError {
-    #[error("expected a URL such as http://127.0.0.1:8000")]
-    Malformed,
-    #[error("only http:// is spoken here; end TLS before it")]
-    Scheme,
+#[error("expected a URL such as http://127.0.0.1:8000 or https://push.example.org")]
+pub(super) struct UrlError;
+
+/// One listener of a gateway, and how to be let in.
+#[derive(Clone)]
+pub(super) struct Client {
+    url: Url,
+    tls: Option<TlsConnector>,
+    credential: Credential,
 }
 
 /// An answer other than the one hoped for.
@@ -56,14 +75,17 @@ impl FromStr for Url {
     type Err = UrlError;
 
     fn from_str(text: &str) -> Result<Self, UrlError> {
-        let parts = text.parse::<Uri>().map_err(|_| UrlError::Malformed)?.into_parts();
-        let scheme = parts.scheme.ok_or(UrlError::Malformed)?;
-        if scheme != http::uri::Scheme::HTTP {
-            return Err(UrlError::Scheme);
-        }
+        let parts = text.parse::<Uri>().map_err(|_| UrlError)?.into_parts();
+        let is_https = match parts.scheme.as_ref().map(http::uri::Scheme::as_str) {
+            Some("http") => false,
+            Some("https") => true,
+            _ => return Err(UrlError),
+        };
         let path = parts.path_and_query.as_ref().map_or("", |path| path.path());
+        let authority = parts.authority.filter(|authority| !authority.as_str().contains('@'));
         Ok(Self {
-            authority: parts.authority.ok_or(UrlError::Malformed)?,
+            is_https,
+            authority: authority.ok_or(UrlError)?,
             prefix: path.trim_end_matches('/').to_owned(),
         })
     }
@@ -71,32 +93,81 @@ impl FromStr for Url {
 
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}{}", self.authority, self.prefix)
+        let scheme = if self.is_https { "https" } else { "http" };
+        write!(f, "{scheme}://{}{}", self.authority, self.prefix)
     }
 }
 
 impl Url {
-    /// A request for a path below this URL.
-    pub(super) fn request(&self, path: &str) -> request::Builder {
-        Request::builder()
-            .uri(format!("{}{path}", self.prefix))
-            .header(header::HOST, self.authority.as_str())
-            .header(header::USER_AGENT, concat!("tidegate/", env!("CARGO_PKG_VERSION")))
+    /// The host as a resolver and a certificate know it, and the port.
+    fn place(&self) -> (&str, u16) {
+        let port = self.authority.port_u16().unwrap_or(if self.is_https { 443 } else { 80 });
+        (self.authority.host().trim_matches(['[', ']']), port)
+    }
+}
+
+impl Client {
+    /// A client that connects to nobody yet.
+    ///
+    /// # Errors
+    /// Certificates that cannot be used, and a credential that cannot be read, as a sentence.
+    pub(super) fn new(url: Url, trust: &Trust, credential: Credential) -> Result<Self, String> {
+        let tls = if url.is_https { Some(trust.connector()?) } else { None };
+        credential.header()?;
+        Ok(Self { url, tls, credential })
+    }
+
+    /// Where it connects to.
+    pub(super) fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// What it shows.
+    pub(super) fn credential(&self) -> &Credential {
+        &self.credential
+    }
+
+    /// A request for a path below the URL, with the credential as it is now.
+    ///
+    /// # Errors
+    /// A file that cannot be read any more.
+    pub(super) fn request(&self, path: &str) -> anyhow::Result<request::Builder> {
+        let request = Request::builder()
+            .uri(format!("{}{path}", self.url.prefix))
+            .header(header::HOST, self.url.authority.as_str())
+            .header(header::USER_AGENT, concat!("tidegate/", env!("CARGO_PKG_VERSION")));
+        Ok(match self.credential.header().map_err(anyhow::Error::msg)? {
+            Some(authorization) => request.header(header::AUTHORIZATION, authorization),
+            None => request,
+        })
     }
 
     /// Opens a connection for requests one after the other, or one upgrade.
     pub(super) async fn connect(&self) -> anyhow::Result<SendRequest<Full<Bytes>>> {
-        let host = self.authority.host().trim_matches(['[', ']']);
-        let port = self.authority.port_u16().unwrap_or(80);
-        let stream = timeout(PATIENCE, TcpStream::connect((host, port))).await;
-        let stream = stream.map_err(anyhow::Error::from).and_then(|stream| Ok(stream?));
-        let stream = stream.with_context(|| format!("cannot connect to {self}"))?;
-        stream.set_nodelay(true)?;
-        let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-        // It ends with the sender and the last body; what goes wrong shows there.
-        tokio::spawn(connection.with_upgrades());
-        Ok(sender)
+        let connecting = timeout(PATIENCE, self.open()).await;
+        let opened = connecting.unwrap_or_else(|_| Err(anyhow::anyhow!("nobody answered in time")));
+        opened.with_context(|| format!("cannot connect to {}", self.url))
     }
+
+    async fn open(&self) -> anyhow::Result<SendRequest<Full<Bytes>>> {
+        let stream = TcpStream::connect(self.url.place()).await?;
+        stream.set_nodelay(true)?;
+        match &self.tls {
+            None => speak(stream).await,
+            Some(tls) => speak(trust::handshake(tls, self.url.place().0, stream).await?).await,
+        }
+    }
+}
+
+/// Begins HTTP/1.1 on a stream.
+async fn speak<S>(stream: S) -> anyhow::Result<SendRequest<Full<Bytes>>>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+    // It ends with the sender and the last body; what goes wrong shows there.
+    tokio::spawn(connection.with_upgrades());
+    Ok(sender)
 }
 
 /// Sends a request; the head of the answer must come within `wait` and a little.
@@ -107,7 +178,13 @@ pub(super) async fn send(
 ) -> anyhow::Result<Response<Incoming>> {
     sender.ready().await?;
     let answer = timeout(PATIENCE + wait, sender.send_request(request)).await;
-    Ok(answer.context("no answer came in time")??)
+    let answer = answer.context("no answer came in time")?;
+    answer.map_err(|error| match error.is_parse() {
+        true => anyhow::anyhow!(
+            "the answer is not HTTP: does it speak TLS there? Then the URL begins with https://"
+        ),
+        false => error.into(),
+    })
 }
 
 impl Refusal {
@@ -123,7 +200,7 @@ impl Refusal {
             sentence: match serde_json::from_slice(&body) {
                 Ok(Problem { title, detail: None }) => title,
                 Ok(Problem { title, detail: Some(detail) }) => format!("{title}: {detail}"),
-                Err(_) => format!("the answer was {}", head.status),
+                Err(_) => format!("the answer was {}, and not in Tidegate's words: a proxy's?", head.status),
             },
             retry_after: seconds.map(Duration::from_secs),
         }
@@ -141,18 +218,27 @@ mod tests {
 
     #[test]
     fn urls_keep_their_path_and_other_schemes_are_refused() {
-        for (text, printed) in [
-            ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
-            ("http://[::1]:8000/", "http://[::1]:8000"),
-            ("http://example.org/push/", "http://example.org/push"),
+        for (text, printed, place) in [
+            ("http://127.0.0.1:8000", "http://127.0.0.1:8000", ("127.0.0.1", 8000)),
+            ("http://[::1]:8000/", "http://[::1]:8000", ("::1", 8000)),
+            ("http://example.org/push/", "http://example.org/push", ("example.org", 80)),
+            ("https://example.org", "https://example.org", ("example.org", 443)),
         ] {
-            assert_eq!(text.parse::<Url>().unwrap().to_string(), printed);
+            let url: Url = text.parse().unwrap();
+            assert_eq!((url.to_string().as_str(), url.place()), (printed, place));
         }
-        for text in ["", "127.0.0.1:8000", "/x", "https://a", "ws://a", "http://"] {
+        for text in ["", "127.0.0.1:8000", "/x", "ws://a", "http://", "http://key@a"] {
             assert!(text.parse::<Url>().is_err(), "{text}");
         }
-        let url: Url = "http://example.org/push/".parse().unwrap();
-        let request = url.request("/v1/subscribe").body(()).unwrap();
+    }
+
+    #[test]
+    fn a_request_has_the_path_before_ours_and_the_credential() {
+        let url = "http://example.org/push/".parse().unwrap();
+        let credential = Credential::Text("abc".to_owned().into());
+        let client = Client::new(url, &Trust::default(), credential).unwrap();
+        let request = client.request("/v1/subscribe").unwrap().body(()).unwrap();
         assert_eq!(request.uri(), "/push/v1/subscribe");
+        assert_eq!(request.headers()[header::AUTHORIZATION], "Bearer abc");
     }
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{Method, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
 
-use super::client::{Refusal, Url, send};
+use super::client::{ApiKey, Client, Credential, Refusal, Trust, Url, send};
 use crate::{
     channel::Channel,
     publication::{EventName, IdempotencyKey},
@@ -40,13 +40,27 @@ pub(super) struct Args {
     /// application/json, text/plain, application/octet-stream…
     #[arg(long, value_name = "TYPE")]
     content_type: Option<String>,
+    #[command(flatten)]
+    api_key: ApiKey,
+    #[command(flatten)]
+    trust: Trust,
+}
+
+impl Args {
+    /// The way to the gateway.
+    ///
+    /// # Errors
+    /// What of the flags cannot be used, as a sentence.
+    pub(super) fn client(&self) -> Result<Client, String> {
+        Client::new(self.url.clone(), &self.trust, self.api_key.clone().credential())
+    }
 }
 
 /// Publishes.
 ///
 /// # Errors
 /// No connection, or the title and detail of the gateway's problem.
-pub(super) async fn run(args: Args) -> anyhow::Result<()> {
+pub(super) async fn run(args: Args, client: Client) -> anyhow::Result<()> {
     let data = match args.data {
         Some(text) if text != "-" => Bytes::from(text),
         _ => tokio::task::spawn_blocking(standard_input).await??,
@@ -56,9 +70,8 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         Ok(_) => "application/x-www-form-urlencoded",
         Err(_) => "application/octet-stream",
     };
-    let mut request = args
-        .url
-        .request(&format!("/v1/channels/{}/messages", args.channel))
+    let mut request = client
+        .request(&format!("/v1/channels/{}/messages", args.channel))?
         .method(Method::POST)
         .header(header::CONTENT_TYPE, args.content_type.as_deref().unwrap_or(guess));
     if let Some(event) = &args.event {
@@ -67,10 +80,14 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     if let Some(key) = &args.idempotency_key {
         request = request.header("idempotency-key", key.as_str());
     }
-    let mut connection = args.url.connect().await?;
+    let mut connection = client.connect().await?;
     let response = send(&mut connection, request.body(Full::new(data))?, WAIT).await?;
     if response.status() != StatusCode::ACCEPTED {
-        anyhow::bail!(Refusal::read(response).await.sentence);
+        let refusal = Refusal::read(response).await;
+        if refusal.status == 401 && *client.credential() == Credential::None {
+            anyhow::bail!("{}; {}", refusal.sentence, ApiKey::ADVICE);
+        }
+        anyhow::bail!(refusal.sentence);
     }
     let receipt = response.into_body().collect().await?.to_bytes();
     let mut out = io::stdout().lock();

@@ -2,21 +2,18 @@
 //! back with its cursor when the connection ends, as the gateway asks it to; gaps and states go to
 //! standard error.
 
-mod feed;
-mod object;
-
 use std::{
     io::{self, Write as _},
     time::Duration,
 };
 
+use http::HeaderValue;
 use tokio::time::sleep;
 
-use self::{
-    feed::{Feed, Heard},
-    object::Object,
+use super::{
+    client::{Client, Credential, Token, Trust, Url},
+    feed::{End, Feed, Heard, Object},
 };
-use super::client::Url;
 use crate::{
     channel::Channel,
     position::{Since, SinceError},
@@ -26,13 +23,17 @@ use crate::{
 /// The first wait before coming back where the gateway did not say how long; doubled each time.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 
+/// How often the file of a token that was refused is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// The longest of these waits.
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
 
 /// Follow channels; one message a line
 ///
 /// Reconnects with its position, so that nothing is lost or doubled; where messages are missing, a line on
-/// standard error says so.
+/// standard error says so. A token in a file is read anew for each connection, so that who writes a new one there
+/// before the old one ends keeps it going.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The channels
@@ -50,6 +51,10 @@ pub(super) struct Args {
     /// What a line is
     #[arg(long, value_enum, default_value_t = Format::Json)]
     format: Format,
+    #[command(flatten)]
+    token: Token,
+    #[command(flatten)]
+    trust: Trust,
 }
 
 /// What is printed of a message.
@@ -61,26 +66,9 @@ enum Format {
     Raw,
 }
 
-/// Why a connection is over.
-#[derive(Debug)]
-enum End {
-    /// Come back, after so long where the gateway said.
-    Lost(String, Option<Duration>),
-    /// It would be refused again.
-    Refused(String),
-    /// Nobody reads what is printed.
-    Unread,
-}
-
-impl<E: Into<anyhow::Error>> From<E> for End {
-    fn from(error: E) -> Self {
-        Self::Lost(format!("{:#}", error.into()), None)
-    }
-}
-
 /// What outlives a connection.
 pub(super) struct Follower {
-    url: Url,
+    client: Client,
     transport: Transport,
     format: Format,
     channels: Vec<Channel>,
@@ -88,6 +76,8 @@ pub(super) struct Follower {
     cursor: Vec<String>,
     /// Connections in a row that brought nothing.
     failures: u32,
+    /// Whether the gateway ever let it in.
+    was_served: bool,
 }
 
 /// An entry of `--since` as it was given, if it is one.
@@ -112,12 +102,13 @@ impl Follower {
             list => return Err(format!("--since has {} entries for {count} channels", list.len())),
         };
         Ok(Self {
-            url: args.url,
+            client: Client::new(args.url, &args.trust, args.token.credential())?,
             transport: args.transport,
             format: args.format,
             channels: args.channels,
             cursor,
             failures: 0,
+            was_served: false,
         })
     }
 
@@ -127,9 +118,11 @@ impl Follower {
     /// The gateway's refusal.
     pub(super) async fn follow(mut self) -> anyhow::Result<()> {
         loop {
+            let shown = self.client.credential().header().ok().flatten();
             match self.connection().await {
                 Err(End::Unread) => return Ok(()),
                 Err(End::Refused(sentence)) => anyhow::bail!(sentence),
+                Err(End::Unauthorized(why, after)) => self.wait_for_token(why, shown.as_ref(), after).await?,
                 Ok(()) => self.wait("the connection ended", None).await,
                 Err(End::Lost(why, after)) => self.wait(&why, after).await,
             }
@@ -138,15 +131,15 @@ impl Follower {
 
     /// One connection, or for long polling one after the other for as long as all goes well.
     async fn connection(&mut self) -> Result<(), End> {
-        let mut feed = Feed::open(&self.url, self.transport, &self.query()).await?;
+        let mut feed = Feed::open(&self.client, self.transport, &self.query()).await?;
         // What an SSE stream said last about coming back; it counts once the stream is over.
         let mut retry = None;
         loop {
             let heard = match feed.next().await {
                 Ok(Some(heard)) => heard,
                 Ok(None) if self.transport == Transport::Poll => {
-                    feed.poll(&self.url, &self.query()).await?;
-                    self.failures = 0;
+                    feed.poll(&self.client, &self.query()).await?;
+                    self.served();
                     continue;
                 }
                 Ok(None) => return Err(End::Lost("the stream ended".into(), retry)),
@@ -178,7 +171,7 @@ impl Follower {
                 self.stand(channel, object.id.as_deref());
             }
             "subscribed" => {
-                self.failures = 0;
+                self.served();
                 let position = object.position.as_deref().unwrap_or_default();
                 say(&format!("{channel}: subscribed at {position}"));
                 self.stand(channel, object.position.as_deref());
@@ -220,6 +213,36 @@ impl Follower {
         }
     }
 
+    fn served(&mut self) {
+        self.failures = 0;
+        self.was_served = true;
+    }
+
+    /// Comes back once the file has another token. Without a file there is no other, and what never let anybody in
+    /// is not a token that has ended.
+    async fn wait_for_token(
+        &mut self,
+        why: String,
+        shown: Option<&HeaderValue>,
+        asked: Option<Duration>,
+    ) -> anyhow::Result<()> {
+        match self.client.credential() {
+            Credential::None => anyhow::bail!("{why}; {}", Token::ADVICE),
+            Credential::Text(_) => {
+                anyhow::bail!("{why}; a token in a file (--token-file) can be replaced by a new one in time")
+            }
+            Credential::File(path) if !self.was_served => anyhow::bail!("{why} ({})", path.display()),
+            Credential::File(path) => {
+                let why = format!("{why}; {} is read for another token", path.display());
+                self.wait(&why, asked).await;
+            }
+        }
+        while self.client.credential().header().ok().flatten().as_ref() == shown {
+            sleep(LOOK).await;
+        }
+        Ok(())
+    }
+
     async fn wait(&mut self, why: &str, asked: Option<Duration>) {
         let wait = asked.unwrap_or_else(|| backoff(self.failures));
         self.failures = self.failures.saturating_add(1);
@@ -251,6 +274,8 @@ mod tests {
             since: since.split(',').map(str::to_owned).collect(),
             url: "http://127.0.0.1:8000".parse().unwrap(),
             format: Format::Json,
+            token: Token::default(),
+            trust: Trust::default(),
         })
     }
 

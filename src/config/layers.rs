@@ -17,7 +17,16 @@ use super::{
 
 /// Names that begin with `TIDEGATE_` and are not keys: the file, and what the client commands read.
 pub const FILE_VARIABLE: &str = "TIDEGATE_CONFIG";
-const OTHER_VARIABLES: [&str; 3] = [FILE_VARIABLE, "TIDEGATE_URL", "TIDEGATE_INTERNAL_URL"];
+const OTHER_VARIABLES: [&str; 8] = [
+    FILE_VARIABLE,
+    "TIDEGATE_URL",
+    "TIDEGATE_INTERNAL_URL",
+    "TIDEGATE_TOKEN",
+    "TIDEGATE_TOKEN_FILE",
+    "TIDEGATE_API_KEY",
+    "TIDEGATE_API_KEY_FILE",
+    "TIDEGATE_CA_FILE",
+];
 const PREFIX: &str = "TIDEGATE_";
 
 /// The values given so far.

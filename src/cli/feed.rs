@@ -1,5 +1,7 @@
 //! One connection to a gateway, whichever the transport: what comes from it are objects, cursors and waits.
 
+mod object;
+
 use std::{collections::VecDeque, time::Duration};
 
 use anyhow::Context as _;
@@ -21,9 +23,9 @@ use tokio_tungstenite::{
     },
 };
 
-use super::End;
+pub(super) use self::object::Object;
+use super::client::{Client, Refusal, send};
 use crate::{
-    cli::client::{Refusal, Url, send},
     disconnect::{Disconnect, Return},
     transport_name::Transport,
 };
@@ -43,6 +45,25 @@ pub(super) enum Heard {
     Cursor(String),
     /// How long to wait before coming back, once the stream has ended.
     Retry(Duration),
+}
+
+/// Why a connection is over.
+#[derive(Debug)]
+pub(super) enum End {
+    /// Come back, after so long where the gateway said.
+    Lost(String, Option<Duration>),
+    /// The token is missing or does not hold: another one may.
+    Unauthorized(String, Option<Duration>),
+    /// It would be refused again.
+    Refused(String),
+    /// Nobody reads what is printed.
+    Unread,
+}
+
+impl<E: Into<anyhow::Error>> From<E> for End {
+    fn from(error: E) -> Self {
+        Self::Lost(format!("{:#}", error.into()), None)
+    }
 }
 
 /// A connection.
@@ -85,12 +106,12 @@ struct Event {
 
 impl Feed {
     /// Connects and sends the request. For a poll, [`Feed::poll`] asks again.
-    pub(super) async fn open(url: &Url, transport: Transport, query: &str) -> Result<Self, End> {
-        let mut sender = url.connect().await?;
+    pub(super) async fn open(client: &Client, transport: Transport, query: &str) -> Result<Self, End> {
+        let mut sender = client.connect().await?;
         let source = match transport {
-            Transport::WebSocket => Source::WebSocket(Box::new(upgrade(&mut sender, url, query).await?)),
-            Transport::Sse => Source::Sse(lines(&mut sender, url, query).await?, Event::default()),
-            Transport::Ndjson => Source::Ndjson(lines(&mut sender, url, query).await?),
+            Transport::WebSocket => Source::WebSocket(Box::new(upgrade(&mut sender, client, query).await?)),
+            Transport::Sse => Source::Sse(lines(&mut sender, client, query).await?, Event::default()),
+            Transport::Ndjson => Source::Ndjson(lines(&mut sender, client, query).await?),
             Transport::Poll => Source::Poll(sender),
         };
         let waiting = VecDeque::new();
@@ -122,15 +143,15 @@ impl Feed {
     }
 
     /// Asks once more.
-    pub(super) async fn poll(&mut self, url: &Url, query: &str) -> Result<(), End> {
+    pub(super) async fn poll(&mut self, client: &Client, query: &str) -> Result<(), End> {
         let Source::Poll(sender) = &mut self.source else {
             return Ok(());
         };
         // A gateway that shuts down closes the connection after its answer.
         if sender.ready().await.is_err() {
-            *sender = url.connect().await?;
+            *sender = client.connect().await?;
         }
-        let request = url.request(query).body(Full::default())?;
+        let request = client.request(query)?.body(Full::default())?;
         let response = send(sender, request, HELD).await?;
         if response.status() != StatusCode::OK {
             return Err(refused(response).await);
@@ -154,6 +175,8 @@ async fn refused(response: http::Response<Incoming>) -> End {
     let refusal = Refusal::read(response).await;
     if refusal.may_pass() {
         End::Lost(refusal.sentence, refusal.retry_after)
+    } else if refusal.status == 401 {
+        End::Unauthorized(refusal.sentence, None)
     } else {
         End::Refused(refusal.sentence)
     }
@@ -166,6 +189,9 @@ fn closed(frame: Option<CloseFrame>) -> End {
     };
     let code = u16::from(frame.code);
     let why = format!("the gateway closed the connection ({code} {})", frame.reason);
+    if code == Disconnect::Unauthorized.close_code() {
+        return End::Unauthorized(why, None);
+    }
     let known = Disconnect::ALL.iter().find(|disconnect| disconnect.close_code() == code);
     match known.map(|disconnect| disconnect.comes_back()) {
         Some(Return::Never) => End::Refused(why),
@@ -173,8 +199,8 @@ fn closed(frame: Option<CloseFrame>) -> End {
     }
 }
 
-async fn lines(sender: &mut SendRequest<Full<Bytes>>, url: &Url, query: &str) -> Result<Lines, End> {
-    let request = url.request(query).body(Full::default())?;
+async fn lines(sender: &mut SendRequest<Full<Bytes>>, client: &Client, query: &str) -> Result<Lines, End> {
+    let request = client.request(query)?.body(Full::default())?;
     let response = send(sender, request, Duration::ZERO).await?;
     if response.status() != StatusCode::OK {
         return Err(refused(response).await);
@@ -185,12 +211,12 @@ async fn lines(sender: &mut SendRequest<Full<Bytes>>, url: &Url, query: &str) ->
 /// The handshake of RFC 6455 section 4.1, through hyper, so that a refusal can be read.
 async fn upgrade(
     sender: &mut SendRequest<Full<Bytes>>,
-    url: &Url,
+    client: &Client,
     query: &str,
 ) -> Result<WebSocketStream<TokioIo<Upgraded>>, End> {
     let key = generate_key();
-    let request = url
-        .request(query)
+    let request = client
+        .request(query)?
         .method(Method::GET)
         .header(header::CONNECTION, "Upgrade")
         .header(header::UPGRADE, "websocket")
@@ -285,6 +311,7 @@ mod tests {
         assert!(matches!(end(4500), End::Lost(..)));
         assert!(matches!(end(1009), End::Refused(_)));
         assert!(matches!(end(4403), End::Refused(_)));
+        assert!(matches!(end(4401), End::Unauthorized(..)));
         assert!(matches!(end(1011), End::Lost(..)));
         assert!(matches!(closed(None), End::Lost(..)));
     }

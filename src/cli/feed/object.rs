@@ -10,7 +10,7 @@ use super::End;
 
 /// Any object from the server; fields that are not known are ignored.
 #[derive(Debug, Deserialize)]
-pub(super) struct Object<'a> {
+pub(in crate::cli) struct Object<'a> {
     #[serde(rename = "type", borrow)]
     pub kind: Cow<'a, str>,
     #[serde(borrow)]
@@ -40,7 +40,7 @@ pub(super) struct Object<'a> {
 
 impl Object<'_> {
     /// A message's payload as it was posted.
-    pub(super) fn payload(&self) -> Vec<u8> {
+    pub(in crate::cli) fn payload(&self) -> Vec<u8> {
         match (self.data, &self.data_base64) {
             (Some(data), _) => match serde_json::from_str::<String>(data.get()) {
                 Ok(text) => text.into_bytes(),
@@ -53,25 +53,27 @@ impl Object<'_> {
     }
 
     /// A line that says what is missing.
-    pub(super) fn gap(&self) -> String {
+    pub(in crate::cli) fn gap(&self) -> String {
         let text = |field: &Option<Cow<'_, str>>| field.as_deref().unwrap_or("?").to_owned();
         let (channel, reason) = (text(&self.channel), text(&self.reason));
         format!("{channel}: gap ({reason}) from {} to {}", text(&self.from), text(&self.to))
     }
 
     /// A line that says what was wrong.
-    pub(super) fn error(&self) -> String {
+    pub(in crate::cli) fn error(&self) -> String {
         let title = self.title.as_deref().or(self.code.as_deref()).unwrap_or("error");
         let detail = self.detail.as_deref().unwrap_or_default();
         format!("{title}: {detail}")
     }
 
     /// How the server ends the connection.
-    pub(super) fn goodbye(&self) -> End {
+    pub(in crate::cli) fn goodbye(&self) -> End {
         let code = self.code.as_deref().unwrap_or("goodbye");
         let why = format!("the gateway ended the connection ({code})");
-        match self.reconnect_after_ms {
-            Some(ms) => End::Lost(why, Some(Duration::from_millis(ms))),
+        let after = self.reconnect_after_ms.map(Duration::from_millis);
+        match after {
+            _ if matches!(code, "unauthorized" | "token_expired") => End::Unauthorized(why, after),
+            Some(_) => End::Lost(why, after),
             None => End::Refused(why),
         }
     }
