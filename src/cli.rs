@@ -6,6 +6,7 @@ mod config;
 mod doctor;
 mod feed;
 mod publish;
+mod selftest;
 mod serve;
 mod subscribe;
 
@@ -15,6 +16,7 @@ use clap::{CommandFactory as _, Parser, error::ErrorKind};
 
 use self::{
     config::{ConfigCommand, ConfigFlags},
+    selftest::Selftest,
     subscribe::Follower,
 };
 
@@ -44,6 +46,7 @@ const EXAMPLES: &str = "Examples:
   tidegate doctor --config tidegate.toml           what may be wrong with machine and Redis
   tidegate publish news 'Hello'                    publish a message
   tidegate subscribe news --transport websocket    follow a channel
+  tidegate selftest URL INTERNAL_URL               whether messages come through, over each transport
 
 Exit codes: 0, 1 failure, 64 usage or configuration.";
 
@@ -56,6 +59,7 @@ enum Command {
     Doctor(doctor::Args),
     Publish(publish::Args),
     Subscribe(subscribe::Args),
+    Selftest(selftest::Args),
     Bench(bench::Bench),
 }
 
@@ -89,6 +93,10 @@ pub fn main() -> ExitCode {
         },
         Command::Subscribe(args) => match Follower::new(args) {
             Ok(follower) => run_client(follower.follow()),
+            Err(sentence) => refuse(&sentence),
+        },
+        Command::Selftest(args) => match Selftest::new(args) {
+            Ok(selftest) => run_client(selftest.run()),
             Err(sentence) => refuse(&sentence),
         },
         Command::Bench(bench) => bench.run(),

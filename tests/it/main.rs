@@ -33,6 +33,7 @@ mod publish;
 mod recorder;
 mod redis;
 mod resume;
+mod selftest;
 mod slow;
 mod sse;
 mod tls;

@@ -73,9 +73,10 @@ pub(super) async fn handshake(
     tls.connect(name, stream).await.map_err(|error| {
         let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<Error>());
         let advice = match cause {
-            Some(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
-                "nobody trusted has signed the certificate: name its authority with --ca-file"
-            }
+            // The latter: signed by another authority of the same name.
+            Some(Error::InvalidCertificate(
+                CertificateError::UnknownIssuer | CertificateError::BadSignature,
+            )) => "nobody trusted has signed the certificate: name its authority with --ca-file",
             Some(Error::InvalidMessage(_)) => "no TLS is spoken there: is it http://?",
             _ => return error.into(),
         };
