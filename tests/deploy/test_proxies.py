@@ -122,6 +122,13 @@ def test_a_client_talks_back_through_the_proxy(topology: Topology, proxy):
 
 
 @each_proxy
+@pytest.mark.parametrize("path", ["/client.js", "/client.d.ts"])
+def test_the_client_for_browsers_is_to_be_had(topology: Topology, proxy, path):
+    status, body = get(topology.proxies[proxy] + path)[:2]
+    assert status == 200 and "export class Tidegate" in body
+
+
+@each_proxy
 @pytest.mark.parametrize("path", ["/metrics", "/v1/channels/a", "/v1/channels", "/openapi.yaml", "/", "/v1/subscribe/"])
 def test_nothing_else_is_to_be_had(topology: Topology, proxy, path):
     assert get(topology.proxies[proxy] + path)[0] == 404
