@@ -23,8 +23,9 @@ const WAIT: Duration = Duration::from_secs(20);
 /// What parses as JSON is published as JSON, other text as text, anything else as bytes; `--content-type`
 /// says otherwise.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Args {
-    /// The channel
+    /// The channel: 1 to 200 of A-Z a-z 0-9 _ . : ~ @ -
     channel: Channel,
     /// The message; - or nothing: read from standard input
     data: Option<String>,
@@ -45,6 +46,13 @@ pub(super) struct Args {
     #[command(flatten)]
     trust: Trust,
 }
+
+const EXAMPLES: &str = "Examples:
+  tidegate publish orders '{\"id\":42}'
+  tidegate publish orders --event created < order.json
+  tidegate publish orders 'Hello' --url https://tidegate-internal:9000 --api-key-file key
+
+Exit codes: 0 accepted, 1 not accepted, 64 usage.";
 
 impl Args {
     /// The way to the gateway.

@@ -35,8 +35,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(15);
 /// standard error says so. A token in a file is read anew for each connection, so that who writes a new one there
 /// before the old one ends keeps it going.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Args {
-    /// The channels
+    /// The channels, 1 to 128
     #[arg(required = true, value_name = "CHANNEL")]
     channels: Vec<Channel>,
     /// websocket, sse, ndjson or poll
@@ -56,6 +57,14 @@ pub(super) struct Args {
     #[command(flatten)]
     trust: Trust,
 }
+
+const EXAMPLES: &str = "Examples:
+  tidegate subscribe orders
+  tidegate subscribe orders chat:42 --since last:10 --transport sse
+  tidegate subscribe orders --since earliest --format raw | jq .id
+  tidegate subscribe orders --url https://push.example.org --token-file token
+
+Exit codes: 0 ended by Ctrl-C or by who reads, 1 refused for good, 64 usage.";
 
 /// What is printed of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
