@@ -5,11 +5,14 @@
 //! `check`. The environment of the process is read in this file only.
 
 mod allowed_origins;
+mod auth;
 mod broker;
 mod broker_url;
 mod certificates;
 mod check;
+mod digest;
 mod error;
+mod jwt;
 mod keys;
 mod layers;
 mod listen;
@@ -23,14 +26,17 @@ mod units;
 
 use std::{
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 pub use self::{
     allowed_origins::AllowedOrigins,
+    auth::{ApiKey, Auth, Operation},
     broker::{Broker, RedisTls},
     broker_url::{BrokerUrl, Deployment, HostPort, Login, RedisUrl},
     error::{ConfigError, Place, Places},
+    jwt::{Algorithm, Jwt, KeySource},
     listen::Listen,
     namespaces::{Access, History, Namespace, Namespaces, RedisChannel, Slow, Source},
     raw::{LogFormat, schema},
@@ -54,11 +60,13 @@ pub struct Config {
     pub sessions: Sessions,
     /// What happens between the signal to stop and the exit.
     pub drain: Drain,
+    /// Who may do what.
+    pub auth: Auth,
     /// The rules for families of channels.
     pub namespaces: Namespaces,
     /// What is logged and how.
     pub log: Log,
-    /// `--insecure`: anyone who can reach a listener is served.
+    /// `--insecure`: without credentials, anyone who can reach a listener is served.
     pub insecure: bool,
 }
 
@@ -103,6 +111,8 @@ pub struct Limits {
     pub connections: Option<usize>,
     /// Connections from one address; `None`: no limit.
     pub connections_per_address: Option<usize>,
+    /// Connections of one subject; `None`: no limit.
+    pub connections_per_subject: Option<usize>,
     /// New connections in a second; `None`: no limit.
     pub connects_per_second: Option<u32>,
     /// WebSocket commands in a second, for each connection; `None`: no limit.
@@ -223,7 +233,10 @@ impl Config {
 
     /// What is allowed but may surprise, a sentence each.
     pub fn warnings(&self) -> Vec<String> {
-        self.small_histories().chain(self.open_listeners()).collect()
+        self.small_histories()
+            .chain(self.open_listeners())
+            .chain(self.half_of_the_credentials().map(str::to_owned))
+            .collect()
     }
 
     /// A reader that is cut off as slow must find in the history what waited for it, and what came
@@ -250,20 +263,34 @@ impl Config {
         let public = self.public.listen.iter().map(|listen| ("public.listen", listen, "subscribe"));
         let internal =
             self.internal.listen.iter().map(|listen| ("internal.listen", listen, "publish and manage"));
-        let open = public.chain(internal).filter(|(_, listen, _)| !listen.is_local());
+        let is_open = |listen: &Listen| !self.auth.is_configured() && !listen.is_local();
+        let open = public.chain(internal).filter(move |(_, listen, _)| is_open(listen));
         open.map(|(key, listen, what)| {
             format!("--insecure: anyone who can reach {key} = {listen} may {what}")
         })
+    }
+
+    /// With one kind of credential alone, a listener may refuse whoever comes.
+    fn half_of_the_credentials(&self) -> Option<&'static str> {
+        let is_open = |namespace: &Arc<Namespace>| namespace.subscribe == Access::Anyone;
+        match (self.auth.keys.is_empty(), &self.auth.jwt) {
+            (true, Some(_)) => Some(
+                "auth.jwt is configured and auth.keys is not: the internal listener serves nothing but \
+                 /live, /ready and /metrics",
+            ),
+            (false, None) if !self.namespaces.iter().any(is_open) => Some(
+                "auth.keys is configured and auth.jwt is not: nobody may subscribe but to namespaces with \
+                 subscribe = \"anyone\", and there is none",
+            ),
+            _ => None,
+        }
     }
 }
 
 impl Loaded {
     fn new(layers: Layers, file: Option<PathBuf>, insecure: bool) -> Result<Self, ConfigError> {
         let (raw, places) = layers.finish()?;
-        let config = check::check(&raw, insecure).map_err(|fault| ConfigError::Invalid {
-            place: places.first_given(&fault.keys).clone(),
-            sentence: fault.sentence,
-        })?;
+        let config = check::check(&raw, insecure).map_err(|fault| fault.at(&places))?;
         Ok(Self { config, file, places, raw })
     }
 

@@ -18,7 +18,7 @@ pub struct ConfigFlags {
     /// Set one key, above file and environment; may be repeated
     #[arg(long, value_name = "SECTION.KEY=VALUE")]
     pub set: Vec<String>,
-    /// Serve anyone who can reach a listener, without credentials
+    /// Without credentials in the configuration, serve anyone who can reach a listener
     #[arg(long)]
     pub insecure: bool,
 }
@@ -92,8 +92,11 @@ fn check(flags: ConfigFlags) -> Result<String, ConfigError> {
 
 /// `--insecure` is no key of the file, so a comment tells of it.
 fn print(loaded: &Loaded) -> Result<String, ConfigError> {
-    let note =
-        if loaded.config.insecure { "# --insecure is given: no credentials are asked for\n" } else { "" };
+    let note = match (loaded.config.insecure, loaded.config.auth.is_configured()) {
+        (true, false) => "# --insecure is given: no credentials are asked for\n",
+        (true, true) => "# --insecure is given, but credentials are configured, and so asked for\n",
+        (false, _) => "",
+    };
     Ok(format!("{note}{}", loaded.to_toml()?))
 }
 

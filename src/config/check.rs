@@ -3,8 +3,8 @@
 use std::{collections::HashSet, fmt::Display, ops::RangeInclusive};
 
 use super::{
-    AllowedOrigins, BrokerUrl, Config, Drain, History, Internal, Limits, Listen, Log, Namespace, Namespaces,
-    Public, RedisChannel, Sessions, Source, broker, certificates, namespaces,
+    AllowedOrigins, BrokerUrl, Config, ConfigError, Drain, History, Internal, Limits, Listen, Log, Namespace,
+    Namespaces, Places, Public, RedisChannel, Sessions, Source, auth, broker, certificates, namespaces,
     raw::{self, Raw},
     units::{Count, Size, Time},
 };
@@ -18,6 +18,13 @@ pub struct Fault {
     pub sentence: String,
 }
 
+impl Fault {
+    /// With the place of the first of its keys that was given.
+    pub fn at(self, places: &Places) -> ConfigError {
+        ConfigError::Invalid { place: places.first_given(&self.keys).clone(), sentence: self.sentence }
+    }
+}
+
 /// No limit in bytes is larger: what one connection or channel may hold must stay far below memory.
 const ANY_SIZE: RangeInclusive<Size> = Size::bytes(1)..=Size::mib(1024);
 pub(super) const ANY_TIME: RangeInclusive<Time> = Time::ZERO..=Time::MAX;
@@ -29,7 +36,8 @@ const CHANNELS: RangeInclusive<Count> = Count(1)..=Count(65_536);
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
 pub fn check(raw: &Raw, insecure: bool) -> Result<Config, Fault> {
-    listeners(raw, insecure)?;
+    let auth = auth::check(&raw.auth)?;
+    listeners(raw, insecure || auth.is_configured())?;
     Ok(Config {
         public: Public {
             listen: raw.public.listen.0.clone(),
@@ -47,13 +55,15 @@ pub fn check(raw: &Raw, insecure: bool) -> Result<Config, Fault> {
             notice: within("drain.notice", raw.drain.notice, ANY_TIME)?.get(),
             period: within("drain.period", raw.drain.period, ANY_TIME)?.get(),
         },
+        auth,
         namespaces: all_namespaces(raw)?,
         log: Log { format: raw.log.format, level: level(&raw.log)? },
         insecure,
     })
 }
 
-fn listeners(raw: &Raw, insecure: bool) -> Result<(), Fault> {
+/// `anywhere`: not this machine alone may reach them.
+fn listeners(raw: &Raw, anywhere: bool) -> Result<(), Fault> {
     let mut seen: Vec<(&str, &Listen)> = Vec::new();
     let listeners = [("public.listen", &raw.public.listen.0), ("internal.listen", &raw.internal.listen.0)];
     for (key, list) in listeners {
@@ -61,7 +71,7 @@ fn listeners(raw: &Raw, insecure: bool) -> Result<(), Fault> {
             return fault([key], format!("{key} is empty: name at least one address"));
         }
         for listen in list {
-            if !insecure && !listen.is_local() {
+            if !anywhere && !listen.is_local() {
                 return fault([key], reachable(key, listen));
             }
             if let Some((other_key, other)) = seen.iter().find(|taken| collide(**taken, (key, listen))) {
@@ -77,7 +87,8 @@ fn listeners(raw: &Raw, insecure: bool) -> Result<(), Fault> {
 fn reachable(key: &str, listen: &Listen) -> String {
     format!(
         "{key} = {listen} is reachable from other machines and no credentials are configured: \
-         bind 127.0.0.1, or pass --insecure to serve anyone who can reach it"
+         set auth.keys (who publishes) and auth.jwt (who subscribes), bind 127.0.0.1, or pass --insecure to serve \
+         anyone who can reach it"
     )
 }
 
@@ -113,6 +124,7 @@ fn limits(raw: &raw::Limits) -> Result<Limits, Fault> {
         body_timeout: within("limits.body_timeout", raw.body_timeout, SOME_TIME)?.get(),
         connections: connections(raw.connections),
         connections_per_address: connections(raw.connections_per_address),
+        connections_per_subject: connections(raw.connections_per_subject),
         connects_per_second: raw.connects_per_second.limit(),
         commands_per_second: raw.commands_per_second.limit(),
         outbox: within("limits.outbox", raw.outbox, ANY_SIZE)?.get(),

@@ -52,6 +52,11 @@ impl Places {
         places.find(|place| **place != Place::Default).unwrap_or(&Place::Default)
     }
 
+    /// Each key that was given.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Place)> {
+        self.0.iter().map(|(key, place)| (key.as_str(), place))
+    }
+
     /// The place of the key itself.
     pub fn of(&self, key: &str) -> &Place {
         self.0.get(key).unwrap_or(&Place::Default)
@@ -97,11 +102,13 @@ pub enum ConfigError {
         /// The key.
         key: String,
     },
-    /// Namespaces have no names in the environment and in flags.
-    #[error("{place}: namespaces are given in the file only, as [[namespaces]]")]
+    /// The tables of a list have no names in the environment and in flags.
+    #[error("{place}: {list} are given in the file only, as [[{list}]]")]
     FileOnly {
         /// Where it was given.
         place: Place,
+        /// The list.
+        list: &'static str,
     },
     /// A key has a value that it cannot have.
     #[error("{place}: {sentence}")]

@@ -28,6 +28,8 @@ const OTHER_VARIABLES: [&str; 8] = [
     "TIDEGATE_CA_FILE",
 ];
 const PREFIX: &str = "TIDEGATE_";
+/// Lists of tables.
+const LISTS: [&str; 2] = ["namespaces", "auth.keys"];
 
 /// The values given so far.
 pub struct Layers {
@@ -113,8 +115,10 @@ impl Layers {
         if keys::is_later(key) {
             return Err(ConfigError::NotInThisRelease { place, key: key.to_owned() });
         }
-        if key.split('.').next() == Some("namespaces") {
-            return Err(ConfigError::FileOnly { place });
+        let is_of =
+            |list: &&str| key.strip_prefix(list).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        if let Some(list) = LISTS.into_iter().find(is_of) {
+            return Err(ConfigError::FileOnly { place, list });
         }
         let Some(node) = self.keys.key(key) else {
             let nearest = self.keys.nearest(key).map(spell);

@@ -7,7 +7,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    auth::Operation,
     broker_url::BrokerUrl,
+    digest::Digest,
+    jwt::Algorithm,
     listen::{List, Listen},
     namespaces::{self, Access, Slow},
     secret::Secret,
@@ -45,6 +48,7 @@ pub struct Raw {
     pub limits: Limits,
     pub sessions: Sessions,
     pub drain: Drain,
+    pub auth: Auth,
     pub namespaces: Vec<Namespace>,
     pub log: Log,
 }
@@ -139,6 +143,8 @@ table! {
         connections: Count = Count(0),
         /// Connections from one address. 0: no limit.
         connections_per_address: Count = Count(0),
+        /// Connections of one subject, which is the `sub` of a token. 0: no limit.
+        connections_per_subject: Count = Count(0),
         /// New connections in a second. 0: no limit.
         connects_per_second: Count = Count(0),
         /// WebSocket commands in a second, for each connection. 0: no limit.
@@ -167,6 +173,54 @@ table! {
         notice: Time = Time::secs(5),
         /// Clients are sent away evenly over this time.
         period: Time = Time::secs(20),
+    }
+}
+
+table! {
+    /// Who may do what. While neither keys nor tokens are configured, whoever reaches a listener may do everything.
+    Auth {
+        /// A TOML file with `[[auth.keys]]` entries and nothing else, so that a Secret can be mounted.
+        keys_file: String = String::new(),
+        /// Keys of backends.
+        keys: Vec<Key> = Vec::new(),
+        /// What the tokens of subscribers are checked by.
+        jwt: Jwt = Jwt::default(),
+    }
+}
+
+table! {
+    /// The key of a backend: what it may do, and where. `tidegate key` makes one and prints such an entry.
+    #[schemars(extend("required" = ["name", "sha256"]))]
+    Key {
+        /// What the logs call it: 1 to 200 bytes. Old and new key of a rotation may share a name.
+        #[schemars(extend("minLength" = 1, "maxLength" = 200))]
+        name: String = String::new(),
+        /// The SHA-256 of the key, 64 hex digits; the key itself is kept nowhere.
+        sha256: Digest = Digest::default(),
+        /// Channels, or beginnings of their names with a `*` behind: `orders:42`, `orders:*`, `*`.
+        channels: List<String> = List(Vec::new()),
+        /// `publish`; `read`: history, information, list; `manage`: delete the history, disconnect.
+        operations: Vec<Operation> = Vec::new(),
+        /// Publishes in a second. 0: no limit.
+        rate: Count = Count(0),
+    }
+}
+
+table! {
+    /// What the tokens of subscribers are checked by. Either `key_file` or `jwks_url` makes it count.
+    Jwt {
+        /// An HMAC secret, or a public key in PEM.
+        key_file: String = String::new(),
+        /// Where the issuer's keys are: `https://…`.
+        jwks_url: String = String::new(),
+        /// The algorithms that are taken. Empty: those of the key's kind.
+        algorithms: Vec<Algorithm> = Vec::new(),
+        /// What `aud` has to be, or to hold. Empty: any.
+        audience: String = String::new(),
+        /// What `iss` has to be. Empty: any.
+        issuer: String = String::new(),
+        /// How far the clocks of issuer and gateway may be apart, at most 10m.
+        leeway: Time = Time::secs(10),
     }
 }
 
@@ -245,10 +299,18 @@ pub enum LogFormat {
 pub fn schema() -> serde_json::Value {
     let mut schema = schemars::schema_for!(Raw).to_value();
     // Each key says its own default; a section would only say them all again.
-    if let Some(sections) = schema["properties"].as_object_mut() {
-        for section in sections.values_mut().filter_map(|section| section.as_object_mut()) {
-            section.remove("default");
-        }
-    }
+    drop_defaults_of_sections(&mut schema);
     schema
+}
+
+fn drop_defaults_of_sections(table: &mut serde_json::Value) {
+    let Some(keys) = table.get_mut("properties").and_then(serde_json::Value::as_object_mut) else {
+        return;
+    };
+    for key in
+        keys.values_mut().filter(|key| key.get("properties").or(key["items"].get("properties")).is_some())
+    {
+        key.as_object_mut().and_then(|section| section.remove("default"));
+        drop_defaults_of_sections(key);
+    }
 }

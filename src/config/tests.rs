@@ -1,5 +1,6 @@
 //! The configuration from end to end: what an operator writes, and what comes of it.
 
+mod auth;
 mod broker;
 mod faults;
 mod output;
@@ -72,6 +73,7 @@ header_timeout = "6s"
 body_timeout = "7s"
 connections = 8
 connections_per_address = 9
+connections_per_subject = 21
 connects_per_second = 10
 commands_per_second = 0
 outbox = "12"
@@ -82,6 +84,18 @@ max_age = "1h30m"
 [drain]
 notice = "0s"
 period = "15s"
+[[auth.keys]]
+name = "orders-service"
+sha256 = "3333333333333333333333333333333333333333333333333333333333333333"
+channels = ["orders:*", "news"]
+operations = ["publish", "manage"]
+rate = 18
+[auth.jwt]
+jwks_url = "https://id.example/keys"
+algorithms = ["ES256", "EdDSA"]
+audience = "push"
+issuer = "https://id.example"
+leeway = "19s"
 [[namespaces]]
 name = "prices"
 history_messages = 0

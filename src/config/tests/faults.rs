@@ -67,6 +67,21 @@ fn a_fault_names_line_key_value_and_cure() {
             "[[namespaces]]\nname = 'legacy'\nsource = 'redis'",
             "configuration:3: namespace \"legacy\" has source = \"redis\", which broker.url = \"memory:\" cannot serve",
         ),
+        (
+            "[[auth.keys]]\nname = 'a'\nsha256 = 'tg_secret'",
+            "configuration:3: auth.keys.sha256: this is not a SHA-256: write its 64 hex digits",
+        ),
+        (
+            "[[auth.keys]]\nname = 'a'\noperations = ['write']",
+            "configuration:3: auth.keys.operations: unknown variant `write`, expected one of `publish`, `read`, `manage`",
+        ),
+        (
+            "[auth]\nkeys_files = 'x'",
+            "configuration:2: unknown key `auth.keys_files`; did you mean `auth.keys_file`?",
+        ),
+        ("[auth.keys]\nname = 'a'", "configuration:1: auth.keys is a section: write [[auth.keys]]"),
+        ("[[auth.keys]]\nsha = 'a'", "configuration:2: unknown key `auth.keys.sha`"),
+        ("[auth.jwt]\nalgorithms = ['none']", "configuration:2: auth.jwt.algorithms: unknown variant `none`"),
         ("[public", "configuration:1: "),
         ("[public]\nlisten = 'a'\nlisten = 'b'", "configuration:3: duplicate key"),
     ];

@@ -65,6 +65,10 @@ fn the_schema_accepts_what_is_right_and_refuses_the_rest() {
         "[public]\nlisten = ['x']",
         "[public]\nlisten = 'x'",
         "[public]\ntls_cert_file = 1",
+        "[[auth.keys]]\nname = 'a'\nsha256 = 'short'\nchannels = '*'\noperations = ['read']",
+        "[[auth.keys]]\nsha256 = '0'",
+        "[auth.jwt]\nalgorithms = ['none']",
+        "[auth.jwt]\nkeyfile = ''",
     ];
     for bad in bad {
         assert!(!is_valid(bad), "{bad}");
@@ -74,12 +78,18 @@ fn the_schema_accepts_what_is_right_and_refuses_the_rest() {
 
 #[test]
 fn every_key_has_a_text_and_a_default_in_the_schema() {
-    let schema = schema();
-    for (name, section) in schema["properties"].as_object().unwrap() {
+    fn look(path: &str, section: &serde_json::Value) {
         let properties = section.get("properties").unwrap_or(&section["items"]["properties"]);
         for (key, property) in properties.as_object().unwrap() {
-            assert!(property["description"].is_string(), "{name}.{key}");
-            assert!(property.get("default").is_some() || key == "name", "{name}.{key}");
+            let path = format!("{path}.{key}");
+            let is_section = property.get("properties").or(property["items"].get("properties")).is_some();
+            assert!(property["description"].is_string() || path.split('.').count() == 2, "{path}");
+            let needs_default = !is_section && !["name", "sha256"].contains(&key.as_str());
+            assert_eq!(property.get("default").is_some(), needs_default, "{path}");
+            if is_section {
+                look(&path, property);
+            }
         }
     }
+    look("", &schema());
 }

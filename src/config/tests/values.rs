@@ -39,6 +39,7 @@ fn defaults_are_those_of_the_design() {
             body_timeout: seconds(10),
             connections: None,
             connections_per_address: None,
+            connections_per_subject: None,
             connects_per_second: None,
             commands_per_second: Some(50),
             outbox: 256 << 10,
@@ -49,6 +50,8 @@ fn defaults_are_those_of_the_design() {
         Sessions { heartbeat: seconds(25), pong_timeout: seconds(10), max_age: None }
     );
     assert_eq!(config.drain, Drain { notice: seconds(5), period: seconds(20) });
+    assert_eq!(config.auth, Auth { keys: Vec::new(), jwt: None });
+    assert!(!config.auth.is_configured());
     assert_eq!(
         *default,
         Namespace {
@@ -102,6 +105,7 @@ fn every_key_reaches_the_configuration() {
             body_timeout: seconds(7),
             connections: Some(8),
             connections_per_address: Some(9),
+            connections_per_subject: Some(21),
             connects_per_second: Some(10),
             commands_per_second: None,
             outbox: 12,
@@ -116,6 +120,25 @@ fn every_key_reaches_the_configuration() {
         }
     );
     assert_eq!(config.drain, Drain { notice: seconds(0), period: seconds(15) });
+    assert_eq!(
+        config.auth,
+        Auth {
+            keys: vec![ApiKey {
+                name: "orders-service".into(),
+                sha256: [0x33; 32],
+                channels: ["orders:*", "news"].iter().map(|pattern| pattern.parse().unwrap()).collect(),
+                operations: vec![Operation::Publish, Operation::Manage],
+                rate: Some(18),
+            }],
+            jwt: Some(Jwt {
+                source: KeySource::Url("https://id.example/keys".into()),
+                algorithms: vec![Algorithm::ES256, Algorithm::EdDSA],
+                audience: Some("push".into()),
+                issuer: Some("https://id.example".into()),
+                leeway: seconds(19),
+            }),
+        }
+    );
     assert_eq!(config.log, Log { format: LogFormat::Json, level: "warn,tidegate::hub=debug".into() });
     let prices = config.namespaces.of("prices:eur");
     assert_eq!(
@@ -176,6 +199,7 @@ fn a_value_out_of_its_range_is_refused_with_the_range() {
         ("sessions.max_age=9000h", "sessions.max_age = 9000h is out of range: 0s to 8760h"),
         ("drain.notice=9000h", "drain.notice = 9000h is out of range: 0s to 8760h"),
         ("drain.period=9000h", "drain.period = 9000h is out of range: 0s to 8760h"),
+        ("auth.jwt.leeway=601s", "auth.jwt.leeway = 10m1s is out of range: 0s to 10m"),
         ("broker.partitions=0", "broker.partitions = 0 is out of range: 1 to 4096"),
         ("broker.partitions=4097", "broker.partitions = 4097 is out of range: 1 to 4096"),
         ("broker.command_timeout=9ms", "broker.command_timeout = 9ms is out of range: 10ms to 1m"),
@@ -205,11 +229,12 @@ fn a_value_out_of_its_range_is_refused_with_the_range() {
 }
 
 #[test]
-fn beyond_loopback_needs_insecure() {
+fn beyond_loopback_needs_credentials_or_insecure() {
     let sentence = |key, listen| {
         format!(
             "--set {key}: {key} = {listen} is reachable from other machines and no credentials are configured: \
-             bind 127.0.0.1, or pass --insecure to serve anyone who can reach it"
+             set auth.keys (who publishes) and auth.jwt (who subscribes), bind 127.0.0.1, or pass --insecure to \
+             serve anyone who can reach it"
         )
     };
     for (key, listen) in [
