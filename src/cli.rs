@@ -1,14 +1,16 @@
-//! The command line: `tidegate` serves, its subcommands publish, follow, check, examine and measure.
+//! The command line: `tidegate` serves, its subcommands publish, follow, make credentials, check, examine and measure.
 
 mod bench;
 mod client;
 mod config;
 mod doctor;
 mod feed;
+mod key;
 mod publish;
 mod selftest;
 mod serve;
 mod subscribe;
+mod token;
 
 use std::process::ExitCode;
 
@@ -19,6 +21,7 @@ use self::{
     selftest::Selftest,
     subscribe::Follower,
 };
+use crate::pattern::{Pattern, PatternError};
 
 /// Exit code of a bad command line or configuration (`EX_USAGE`).
 const USAGE: u8 = 64;
@@ -44,6 +47,9 @@ const EXAMPLES: &str = "Examples:
   TIDEGATE_LIMITS__MESSAGE=1MiB tidegate           the same from the environment
   tidegate config print                            what is in force, and where it came from
   tidegate doctor --config tidegate.toml           what may be wrong with machine and Redis
+  tidegate key orders --channels 'orders:*' --operations publish
+                                                   a key for a backend
+  tidegate token --sub alice --channels news       a token for a subscriber, for development
   tidegate publish news 'Hello'                    publish a message
   tidegate subscribe news --transport websocket    follow a channel
   tidegate selftest URL INTERNAL_URL               whether messages come through, over each transport
@@ -57,6 +63,8 @@ enum Command {
     Config(ConfigCommand),
     // The help of the others is that of their arguments.
     Doctor(doctor::Args),
+    Key(key::Args),
+    Token(token::Args),
     Publish(publish::Args),
     Subscribe(subscribe::Args),
     Selftest(selftest::Args),
@@ -77,16 +85,19 @@ pub fn main() -> ExitCode {
         None => return serve::run(cli.flags),
         Some(Command::Config(command)) => return config::run(command, cli.flags),
         Some(Command::Doctor(args)) => return doctor::run(args, cli.flags),
+        Some(Command::Token(args)) => return token::run(args, cli.flags),
         Some(client) => client,
     };
     if cli.flags.are_given() {
         return refuse(
-            "--config, --set and --insecure are for the gateway, `tidegate config` and `tidegate doctor`",
+            "--config, --set and --insecure are for the gateway, `tidegate config`, `tidegate doctor` and `tidegate token`",
         );
     }
     match command {
         Command::Config(command) => config::run(command, ConfigFlags::default()),
         Command::Doctor(args) => doctor::run(args, ConfigFlags::default()),
+        Command::Token(args) => token::run(args, ConfigFlags::default()),
+        Command::Key(args) => key::run(&args),
         Command::Publish(args) => match args.client() {
             Ok(client) => run_client(publish::run(args, client)),
             Err(sentence) => refuse(&sentence),
@@ -100,6 +111,19 @@ pub fn main() -> ExitCode {
             Err(sentence) => refuse(&sentence),
         },
         Command::Bench(bench) => bench.run(),
+    }
+}
+
+/// A channel pattern, as it was written.
+fn parse_pattern(text: &str) -> Result<String, PatternError> {
+    text.parse::<Pattern>().map(|pattern| pattern.to_string())
+}
+
+/// An operation of an API key, as it was written.
+fn parse_operation(text: &str) -> Result<String, &'static str> {
+    match text {
+        "publish" | "read" | "manage" => Ok(text.into()),
+        _ => Err("it is publish, read or manage"),
     }
 }
 

@@ -299,3 +299,11 @@ impl Loaded {
         Ok(print::print(&self.raw, &self.places)?)
     }
 }
+
+/// A length of time as the command line has it: `90s`, `1h30m`.
+///
+/// # Errors
+/// What would be one.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    units::Time::try_from(toml::Value::from(text)).map(units::Time::get)
+}

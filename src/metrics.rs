@@ -10,10 +10,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use prometheus::{Counter, IntCounter, IntGauge, Registry, TextEncoder, core::Collector};
 use tokio::runtime::RuntimeMetrics;
 
-use self::family::{By, Counts, Metric, Seconds};
+use self::family::{Age, By, Counts, Metric, Seconds};
 pub use self::labels::{
-    BrokerKind, Dropped, EpochChange, ListenerName, RateScope, RedisCommand, RedisEnd, RedisRole, Rejection,
-    Resume, Route, SlowAction, Source, StatusClass,
+    BrokerKind, Dropped, EpochChange, JwksRefresh, ListenerName, RateScope, RedisCommand, RedisEnd,
+    RedisRole, Rejection, Resume, Route, SlowAction, Source, StatusClass,
 };
 use crate::{
     disconnect::Disconnect,
@@ -140,6 +140,10 @@ metrics! {
     epoch_changes: By<EpochChange, IntCounter> = "tidegate_epoch_changes_total";
     /// Subscriptions that were answered from a read that others had asked for too.
     coalesced: IntCounter = "tidegate_catchup_coalesced_total";
+    /// Fetches of the keys at auth.jwt.jwks_url, by what came of them.
+    jwks_refreshes: By<JwksRefresh, IntCounter> = "tidegate_jwks_refresh_total";
+    /// How old the keys of auth.jwt.jwks_url are; after an hour they no longer serve. 0 where there is no URL.
+    jwks_age: Age = "tidegate_jwks_age_seconds";
     /// Worker threads of the runtime.
     workers: IntGauge = "tidegate_tokio_workers";
     /// Tasks of the runtime that have not ended.
@@ -373,6 +377,14 @@ impl Metrics {
     /// A read was shared.
     pub fn coalesced(&self) {
         self.coalesced.inc();
+    }
+
+    /// The issuer's keys were fetched, or could not be.
+    pub fn jwks_refreshed(&self, result: JwksRefresh) {
+        self.jwks_refreshes.of(result).inc();
+        if result == JwksRefresh::Ok {
+            self.jwks_age.renew();
+        }
     }
 
     /// How far the end has come.

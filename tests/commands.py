@@ -1,12 +1,11 @@
 #!/usr/bin/env python3
 """Runs the commands of documents as a newcomer would: every ```bash block, in order, file by file.
 
-What goes on for ever (a line with the gateway, `curl -N` or `tidegate subscribe`) runs beside the rest and must
+What goes on for ever (a line with the gateway, `curl -N`, `tidegate subscribe` or a web server) runs beside the rest and must
 have said something by the end of its file; a block of several lines ends what it began. Left out
 are `tests/run`, which runs this, and opening a browser, which becomes a request. Prints a line for each command: `ok …` or `not ok …`.
 """
 
-import json
 import os
 import pathlib
 import re
@@ -20,7 +19,9 @@ import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 INTERNAL = "http://127.0.0.1:9000"
-GATEWAY = "cargo run --release"
+GATEWAY = ("cargo run --release", "tidegate --config")
+# `tidegate` is what was built here.
+os.environ["PATH"] = f"{ROOT / 'target/release'}:{os.environ['PATH']}"
 
 
 def blocks(path: pathlib.Path) -> list[str]:
@@ -44,6 +45,17 @@ def eventually(what: str, check, patience: float) -> None:
         if time.monotonic() > deadline:
             raise AssertionError(f"never happened: {what}")
         time.sleep(0.1)
+
+
+def subscriptions() -> int:
+    """How many there are, from what asks for no credential."""
+    line = next(line for line in get("/metrics").decode().splitlines() if line.startswith("tidegate_subscriptions "))
+    return int(line.split()[1])
+
+
+def is_gateway(command: str) -> bool:
+    """Serves: with no subcommand behind it."""
+    return command == GATEWAY[0] or (command.startswith(GATEWAY[1]) and len(command.split()) == 3)
 
 
 def free(port: int) -> bool:
@@ -78,17 +90,19 @@ class Beside:
 
 def run(command: str, beside: list[Beside]) -> None:
     """Runs one command, or starts it beside the others."""
-    if command == GATEWAY:
+    if is_gateway(command):
         assert free(8000) and free(9000), "a port is taken: 8000 and 9000 must be free"
         beside.append(Beside(command))
         eventually("the gateway is ready", lambda: get("/ready") or not beside[-1].running(), 1200)
         assert beside[-1].running(), beside[-1].said()
     elif "\n" not in command and ("curl -N" in command or " subscribe " in command):
-        count = lambda: json.loads(get("/v1/channels/demo"))["subscribers"]
-        before = count()
+        before = subscriptions()
         beside.append(Beside(command))
-        eventually("it is subscribed", lambda: count() > before or not beside[-1].running(), 600)
+        eventually("it is subscribed", lambda: subscriptions() > before or not beside[-1].running(), 600)
         assert beside[-1].running(), beside[-1].said()
+    elif command.startswith("python3 -m http.server"):
+        beside.append(Beside(command))
+        eventually("it serves", lambda: not free(int(command.split()[3])), 30)
     else:
         command = command.replace("xdg-open", "curl --silent --show-error --fail --output /dev/null")
         done = subprocess.run(["bash", "-c", command], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=1200)

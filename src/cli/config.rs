@@ -7,7 +7,10 @@ use std::{
 };
 
 use super::USAGE;
-use crate::config::{self, Config, ConfigError, Loaded, Sources};
+use crate::{
+    auth::jwt,
+    config::{self, Config, ConfigError, Loaded, Sources},
+};
 
 /// Where the configuration comes from.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -71,16 +74,19 @@ pub fn run(command: ConfigCommand, before: ConfigFlags) -> ExitCode {
     }
 }
 
-fn output(command: ConfigCommand, before: ConfigFlags) -> Result<String, ConfigError> {
+fn output(command: ConfigCommand, before: ConfigFlags) -> anyhow::Result<String> {
     match command {
         ConfigCommand::Check(flags) => check(before.and(flags)),
-        ConfigCommand::Print(flags) => before.and(flags).load().and_then(|loaded| print(&loaded)),
+        ConfigCommand::Print(flags) => print(&before.and(flags).load()?),
         ConfigCommand::Schema => Ok(format!("{:#}", config::schema())),
     }
 }
 
-fn check(flags: ConfigFlags) -> Result<String, ConfigError> {
+fn check(flags: ConfigFlags) -> anyhow::Result<String> {
     let loaded = flags.load()?;
+    if let Some(jwt) = &loaded.config.auth.jwt {
+        jwt::check(jwt)?;
+    }
     for warning in loaded.config.warnings() {
         eprintln!("warning: {warning}");
     }
@@ -91,7 +97,7 @@ fn check(flags: ConfigFlags) -> Result<String, ConfigError> {
 }
 
 /// `--insecure` is no key of the file, so a comment tells of it.
-fn print(loaded: &Loaded) -> Result<String, ConfigError> {
+fn print(loaded: &Loaded) -> anyhow::Result<String> {
     let note = match (loaded.config.insecure, loaded.config.auth.is_configured()) {
         (true, false) => "# --insecure is given: no credentials are asked for\n",
         (true, true) => "# --insecure is given, but credentials are configured, and so asked for\n",

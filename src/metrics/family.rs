@@ -1,8 +1,18 @@
 //! Metrics by closed sets of labels: every child is made at the start and found by its index.
 
-use std::{collections::HashMap, marker::PhantomData, time::Duration};
+use std::{
+    collections::HashMap,
+    marker::PhantomData,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use prometheus::{Counter, Histogram, HistogramOpts, IntCounter, IntGauge, Opts, Registry};
+use parking_lot::Mutex;
+use prometheus::{
+    Counter, Histogram, HistogramOpts, IntCounter, IntGauge, Opts, Registry,
+    core::{Collector, Desc},
+    proto::MetricFamily,
+};
 
 /// Upper bounds in seconds: half a millisecond to ten seconds, 12 of them.
 const SECONDS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0];
@@ -59,6 +69,13 @@ pub(super) struct Seconds(Histogram);
 /// A histogram of counts.
 #[derive(Debug)]
 pub(super) struct Counts(Histogram);
+
+/// Seconds since something happened, as of the scrape; 0 where it never did.
+#[derive(Clone, Debug)]
+pub(super) struct Age {
+    gauge: IntGauge,
+    since: Arc<Mutex<Option<Instant>>>,
+}
 
 /// Makes an enum that lives elsewhere a label.
 macro_rules! label_of {
@@ -143,6 +160,25 @@ impl Seconds {
     }
 }
 
+impl Age {
+    /// It happened now.
+    pub(super) fn renew(&self) {
+        *self.since.lock() = Some(Instant::now());
+    }
+}
+
+impl Collector for Age {
+    fn desc(&self) -> Vec<&Desc> {
+        self.gauge.desc()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let age = self.since.lock().map_or(0, |since| since.elapsed().as_secs());
+        self.gauge.set(i64::try_from(age).unwrap_or(i64::MAX));
+        self.gauge.collect()
+    }
+}
+
 impl Counts {
     pub(super) fn observe(&self, count: usize) {
         self.0.observe(count as f64);
@@ -181,6 +217,14 @@ impl Metric for IntGauge {
         let gauge = Self::with_opts(options)?;
         registry.register(Box::new(gauge.clone()))?;
         Ok(gauge)
+    }
+}
+
+impl Metric for Age {
+    fn register(options: Opts, registry: &Registry) -> prometheus::Result<Self> {
+        let age = Self { gauge: IntGauge::with_opts(options)?, since: Arc::default() };
+        registry.register(Box::new(age.clone()))?;
+        Ok(age)
     }
 }
 

@@ -103,6 +103,16 @@ labels! {
         Link "link",
     }
 
+    /// What came of a fetch of the issuer's keys.
+    JwksRefresh "result" {
+        /// They are there.
+        Ok "ok",
+        /// The issuer is away.
+        Away "unreachable",
+        /// What it answers is no JWKS that tokens can be checked by.
+        Bad "invalid",
+    }
+
     /// How a request was answered.
     StatusClass "code" {
         /// Accepted.

@@ -28,6 +28,8 @@ const NAMES: &[&str] = &[
     "tidegate_epoch_changes_total counter",
     "tidegate_fanout_size histogram",
     "tidegate_gap_signals_total counter",
+    "tidegate_jwks_age_seconds gauge",
+    "tidegate_jwks_refresh_total counter",
     "tidegate_messages_dropped_total counter",
     "tidegate_publications_received_total counter",
     "tidegate_publications_total counter",
@@ -135,6 +137,7 @@ fn nothing_appears_that_was_not_there_at_zero() {
     metrics.redis_damaged();
     metrics.redis_doubtful(3);
     metrics.coalesced();
+    JwksRefresh::ALL.iter().for_each(|result| metrics.jwks_refreshed(*result));
     GapReason::ALL.iter().for_each(|reason| metrics.epoch_changed(*reason));
     assert_eq!(series(&metrics.render().unwrap()), before);
 }
@@ -211,4 +214,5 @@ fn each_label_value_stands_at_its_index() {
     check::<RedisEnd>();
     check::<RedisCommand>();
     check::<EpochChange>();
+    check::<JwksRefresh>();
 }

@@ -2,7 +2,9 @@
 
 pub mod client;
 pub mod fleet;
+pub mod forge;
 pub mod gateway;
+pub mod issuer;
 pub mod objects;
 pub mod openapi;
 pub mod process;
