@@ -140,9 +140,9 @@ metrics! {
     epoch_changes: By<EpochChange, IntCounter> = "tidegate_epoch_changes_total";
     /// Subscriptions that were answered from a read that others had asked for too.
     coalesced: IntCounter = "tidegate_catchup_coalesced_total";
-    /// Fetches of the keys at auth.jwt.jwks_url, by what came of them.
+    /// Fetches of the keys at `auth.jwt.jwks_url`, by what came of them.
     jwks_refreshes: By<JwksRefresh, IntCounter> = "tidegate_jwks_refresh_total";
-    /// How old the keys of auth.jwt.jwks_url are; after an hour they no longer serve. 0 where there is no URL.
+    /// How old the keys of `auth.jwt.jwks_url` are; after an hour they no longer serve. 0 where there is no URL.
     jwks_age: Age = "tidegate_jwks_age_seconds";
     /// Worker threads of the runtime.
     workers: IntGauge = "tidegate_tokio_workers";

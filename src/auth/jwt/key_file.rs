@@ -146,8 +146,8 @@ fn public(der: Vec<u8>) -> Result<Found, String> {
 
 /// The kind of a SubjectPublicKeyInfo.
 fn kind_of(der: &[u8]) -> Option<Kind> {
-    // A raw Ed25519 key is any 32 bytes.
-    if der.len() <= SHORTEST_SECRET {
+    // A bare Ed25519 key is any 32 bytes, a bare point nearly any 33: only what is a SEQUENCE says what it is.
+    if der.len() <= SHORTEST_SECRET || der.first() != Some(&0x30) {
         return None;
     }
     if ParsedPublicKey::new(&ED25519, der).is_ok() {
