@@ -83,8 +83,8 @@ fn keys_of(file: &str) -> Result<Vec<ApiKey>, String> {
     let mut layers = Layers::new();
     layers.add_file(&text, Path::new(file)).map_err(|error| error.to_string())?;
     let (raw, places) = layers.finish().map_err(|error| error.to_string())?;
-    if let Some((key, place)) = places.iter().find(|(key, _)| *key != "auth" && !key.starts_with("auth.keys"))
-    {
+    let is_entry = |key: &str| key == "auth" || key == "auth.keys" || key.starts_with("auth.keys[");
+    if let Some((key, place)) = places.iter().find(|(key, _)| !is_entry(key)) {
         return Err(format!("{place}: {key} is not for this file: it has [[auth.keys]] and nothing else"));
     }
     if raw.auth.keys.is_empty() {

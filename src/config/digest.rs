@@ -17,6 +17,11 @@ impl Digest {
         self.0
     }
 
+    /// Whether it was not given.
+    pub fn is_missing(&self) -> bool {
+        self.0.is_none()
+    }
+
     fn parse(text: &str) -> Option<Self> {
         let mut digest = [0; 32];
         if text.len() != 2 * digest.len() || !text.bytes().all(|b| b.is_ascii_hexdigit()) {

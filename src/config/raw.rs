@@ -193,9 +193,11 @@ table! {
     #[schemars(extend("required" = ["name", "sha256"]))]
     Key {
         /// What the logs call it: 1 to 200 bytes. Old and new key of a rotation may share a name.
+        #[serde(skip_serializing_if = "String::is_empty")]
         #[schemars(extend("minLength" = 1, "maxLength" = 200))]
         name: String = String::new(),
         /// The SHA-256 of the key, 64 hex digits; the key itself is kept nowhere.
+        #[serde(skip_serializing_if = "Digest::is_missing")]
         sha256: Digest = Digest::default(),
         /// Channels, or beginnings of their names with a `*` behind: `orders:42`, `orders:*`, `*`.
         channels: List<String> = List(Vec::new()),
