@@ -10,6 +10,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use self::descriptors::Descriptors;
 use crate::{
     admission::{Admission, Limits},
+    auth::{Auth, jwt::KeyError},
     broker::{Broker, BrokerEvent, memory::Memory, redis::Redis},
     clock::Clock,
     config::{BrokerUrl, Config, Listen},
@@ -36,6 +37,9 @@ pub enum StartError {
     /// A certificate that has become bad since the configuration was checked.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// What tokens are checked by, where it has become bad since the configuration was checked.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// What is in Redis is not this gateway's.
     #[error("{0}")]
     Broker(String),
@@ -65,13 +69,18 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let metrics = Arc::new(Metrics::new()?);
     let outer = certificate(config.public.tls.as_ref())?;
     let inner = certificate(config.internal.tls.as_ref())?;
+    let auth = Auth::new(&config, &metrics)?;
     let (public, public_addresses) = bind(&config.public.listen, "public.listen").await?;
     let (internal, internal_addresses) = bind(&config.internal.listen, "internal.listen").await?;
+    if let Some(verifier) = auth.verifier() {
+        verifier.first_keys().await?;
+    }
     let (broker, events) = broker(&config, &metrics).await?;
-    let gateway = Gateway::new(Arc::clone(&config), broker.clone(), Arc::clone(&metrics));
+    let gateway = Gateway::new(Arc::clone(&config), auth.clone(), broker.clone(), Arc::clone(&metrics));
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
     let counts = tokio::spawn(counts::run(gateway.clone(), stop.clone()));
     let mut background = vec![tokio::spawn(pump::run(gateway.clone(), events)), tokio::spawn(sweep(broker))];
+    background.extend(auth.verifier().cloned().map(|verifier| tokio::spawn(verifier.keep_fresh())));
     let descriptors = Descriptors::raised();
     if let Err(shortage) = descriptors.are_enough(config.limits.connections) {
         tracing::warn!("{shortage}");

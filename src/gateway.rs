@@ -4,12 +4,13 @@
 pub mod counts;
 pub mod pump;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
 
 pub use crate::broker::Target;
 use crate::{
+    auth::Auth,
     broker::{Broker, BrokerError, Page, Replay},
     channel::Channel,
     config::{Config, Namespace, Source},
@@ -17,6 +18,7 @@ use crate::{
     fault::{Code, Fault},
     hub::{ConnectionId, Hub, Key, Outbox, Registry, Slot, Topic},
     metrics::Metrics,
+    pattern::Patterns,
     position::{Position, Since},
     publication::{Draft, Receipt},
     transport_name::Transport,
@@ -39,6 +41,7 @@ pub struct Gateway(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     config: Arc<Config>,
+    auth: Auth,
     broker: Broker,
     hub: Hub,
     registry: Registry,
@@ -120,14 +123,21 @@ impl Subscription {
 impl Gateway {
     /// Joins the parts. [`pump::run`] must run for messages to flow.
     #[must_use]
-    pub fn new(config: Arc<Config>, broker: Broker, metrics: Arc<Metrics>) -> Self {
-        Self(Arc::new(Inner { config, broker, hub: Hub::default(), registry: Registry::default(), metrics }))
+    pub fn new(config: Arc<Config>, auth: Auth, broker: Broker, metrics: Arc<Metrics>) -> Self {
+        let (hub, registry) = (Hub::default(), Registry::default());
+        Self(Arc::new(Inner { config, auth, broker, hub, registry, metrics }))
     }
 
     /// What is configured.
     #[must_use]
     pub fn config(&self) -> &Arc<Config> {
         &self.0.config
+    }
+
+    /// Who may do what.
+    #[must_use]
+    pub fn auth(&self) -> &Auth {
+        &self.0.auth
     }
 
     /// The metrics.
@@ -279,18 +289,30 @@ impl Gateway {
         })
     }
 
-    /// Channels that keep a message, sorted, and whether more follow.
+    /// Channels of these patterns that keep a message and begin with `prefix`, sorted, and whether more follow.
     ///
     /// # Errors
     /// The broker's.
     pub async fn channels(
         &self,
+        patterns: &Patterns,
         prefix: &str,
         after: Option<&str>,
         limit: usize,
     ) -> Result<(Vec<Channel>, bool), Fault> {
-        let page = self.0.broker.channels(prefix, after, limit).await?;
-        Ok((page.names, page.more))
+        let (mut names, mut more) = (BTreeSet::new(), false);
+        // Each is asked for, rather than all names looked through: the last one of a page is told as its cursor.
+        for pattern in patterns.iter() {
+            let Some(beginning) = pattern.beginning(prefix) else {
+                continue;
+            };
+            let limit = if pattern.is_exact() { 1 } else { limit };
+            let page = self.0.broker.channels(beginning, after, limit).await?;
+            more |= page.more && !pattern.is_exact();
+            names.extend(page.names.into_iter().filter(|name| pattern.matches(name)));
+        }
+        more |= names.len() > limit;
+        Ok((names.into_iter().take(limit).collect(), more))
     }
 
     /// Forgets a channel's messages.
@@ -319,8 +341,7 @@ impl Gateway {
             }
         };
         match target {
-            // Without credentials no connection has a subject.
-            Target::Subject(_) => {}
+            Target::Subject(subject) => self.0.registry.of(subject).iter().for_each(end),
             Target::Connection(id) => {
                 let outbox = id.parse::<ConnectionId>().ok().and_then(|id| self.0.registry.get(id));
                 outbox.iter().for_each(end);

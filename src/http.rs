@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod batch;
 pub mod body;
+pub mod caller;
 pub mod client;
 pub mod framing;
 pub mod handover;

@@ -21,7 +21,7 @@ use tokio::sync::OnceCell;
 pub use self::{
     batch::Batch,
     outbox::{Hole, Outbox, Slot, Style},
-    registry::{ConnectionId, Registry},
+    registry::{ConnectionId, Crowded, Registry},
 };
 use crate::{
     channel::Channel, config::Namespace, disconnect::Disconnect, gap::Gap, metrics::Metrics, wire::Prepared,

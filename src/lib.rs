@@ -4,7 +4,7 @@
 //! The rooms, from the words to the edge; each imports only those above it (ARCHITECTURE.md has the map):
 //!
 //! - words: [`channel`], [`position`], [`publication`], [`gap`], [`resume`], [`fault`], [`disconnect`],
-//!   [`payload`], [`pattern`], [`transport_name`], [`clock`]
+//!   [`payload`], [`pattern`], [`rate`], [`transport_name`], [`clock`]
 //! - how it is written down: [`wire`]
 //! - engines: [`hub`] (who listens here), [`broker`] (where messages are), [`admission`], [`auth`]
 //! - the gateway: [`gateway`] (joins hub and broker), [`session`] (a connection's life)
@@ -31,6 +31,7 @@ pub mod pattern;
 pub mod payload;
 pub mod position;
 pub mod publication;
+pub mod rate;
 pub mod resume;
 pub mod server;
 pub mod session;

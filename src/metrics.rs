@@ -12,8 +12,8 @@ use tokio::runtime::RuntimeMetrics;
 
 use self::family::{Age, By, Counts, Metric, Seconds};
 pub use self::labels::{
-    BrokerKind, Dropped, EpochChange, JwksRefresh, ListenerName, RateScope, RedisCommand, RedisEnd,
-    RedisRole, Rejection, Resume, Route, SlowAction, Source, StatusClass,
+    AuthFailure, BrokerKind, Dropped, EpochChange, JwksRefresh, ListenerName, RateScope, RedisCommand,
+    RedisEnd, RedisRole, Rejection, Resume, Route, SlowAction, Source, StatusClass,
 };
 use crate::{
     disconnect::Disconnect,
@@ -81,6 +81,8 @@ metrics! {
     subscriptions: IntGauge = "tidegate_subscriptions";
     /// Channels with a subscriber on this node.
     channels: IntGauge = "tidegate_channels";
+    /// Credentials that did not do, or were missing.
+    auth_failures: By<AuthFailure, IntCounter> = "tidegate_auth_failures_total";
     /// Publish requests that were answered.
     publish_requests: By<Route, By<StatusClass, IntCounter>> = "tidegate_publish_requests_total";
     /// Messages that the broker accepted from this node.
@@ -207,6 +209,11 @@ impl Metrics {
     pub fn admitted(&self, held: usize, limit: usize) {
         self.admitted.set(gauge(held));
         self.limit.set(gauge(limit));
+    }
+
+    /// A credential did not do.
+    pub fn auth_failed(&self, reason: AuthFailure) {
+        self.auth_failures.of(reason).inc();
     }
 
     /// Subscriptions of connected clients.

@@ -37,6 +37,22 @@ impl Pattern {
             Self::Prefix(prefix) => channel.as_str().starts_with(&**prefix),
         }
     }
+
+    /// Whether one channel alone is meant.
+    #[must_use]
+    pub fn is_exact(&self) -> bool {
+        matches!(self, Self::Exact(_))
+    }
+
+    /// What the names begin with that are meant and begin with `prefix`; `None` where none do both.
+    #[must_use]
+    pub fn beginning<'a>(&'a self, prefix: &'a str) -> Option<&'a str> {
+        match self {
+            Self::Exact(name) => Some(name.as_str()).filter(|name| name.starts_with(prefix)),
+            Self::Prefix(own) if prefix.starts_with(&**own) => Some(prefix),
+            Self::Prefix(own) => Some(&**own).filter(|own| own.starts_with(prefix)),
+        }
+    }
 }
 
 impl FromStr for Pattern {
@@ -65,10 +81,22 @@ impl fmt::Display for Pattern {
 }
 
 impl Patterns {
+    /// Every channel.
+    #[must_use]
+    pub fn all() -> Self {
+        Self([Pattern::Prefix("".into())].into())
+    }
+
     /// Whether a channel is meant by one of them.
     #[must_use]
     pub fn matches(&self, channel: &Channel) -> bool {
         self.0.iter().any(|pattern| pattern.matches(channel))
+    }
+
+    /// Whether every channel there may be is meant.
+    #[must_use]
+    pub fn match_all(&self) -> bool {
+        self.0.iter().any(|pattern| matches!(pattern, Pattern::Prefix(prefix) if prefix.is_empty()))
     }
 
     /// The patterns, in the order in which they were given.
@@ -108,6 +136,27 @@ mod tests {
             assert_eq!(patterns.iter().next().unwrap().to_string(), pattern);
         }
         assert!(!Patterns::default().matches(&"a".parse().unwrap()));
+        for (patterns, all) in [("*", true), ("a *", true), ("a* .*", false), ("", false)] {
+            let patterns: Patterns =
+                patterns.split_whitespace().map(|pattern| pattern.parse().unwrap()).collect();
+            assert_eq!(patterns.match_all(), all, "{patterns:?}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_meets_a_prefix_in_the_longer_of_both() {
+        for (pattern, prefix, beginning) in [
+            ("orders:*", "", Some("orders:")),
+            ("orders:*", "ord", Some("orders:")),
+            ("orders:*", "orders:4", Some("orders:4")),
+            ("orders:*", "news", None),
+            ("*", "news", Some("news")),
+            ("orders:42", "orders:", Some("orders:42")),
+            ("orders:42", "orders:421", None),
+        ] {
+            let pattern: Pattern = pattern.parse().unwrap();
+            assert_eq!(pattern.beginning(prefix), beginning, "{pattern} {prefix}");
+        }
     }
 
     #[test]

@@ -8,15 +8,16 @@ use futures_util::future::join_all;
 
 use crate::{
     admission::Permit,
+    auth::{Action, Grant, token::Claims},
     broker::Replay,
     channel::Channel,
     config::Slow,
     disconnect::Disconnect,
-    fault::Fault,
+    fault::{Code, Fault},
     gap::{Gap, GapReason},
     gateway::{Gateway, Subscription},
-    hub::{Batch, ConnectionId, Hole, Key, Outbox, Seam, Slot, Style, Topic},
-    metrics::Metrics,
+    hub::{Batch, ConnectionId, Crowded, Hole, Key, Outbox, Seam, Slot, Style, Topic},
+    metrics::{Metrics, Rejection},
     position::{Position, Since},
     publication::Publication,
     wire::{Encoding, Object, Prepared, Reference},
@@ -28,6 +29,7 @@ pub struct Session {
     gateway: Gateway,
     outbox: Arc<Outbox>,
     id: ConnectionId,
+    grant: Grant,
     subscriptions: Vec<Subscription>,
     opened: Instant,
     reason: Disconnect,
@@ -37,21 +39,86 @@ pub struct Session {
 
 impl Session {
     /// Enters a connection that wants its bytes in `style`.
-    #[must_use]
-    pub fn open(gateway: &Gateway, style: Style, permit: Option<Permit>) -> Self {
+    ///
+    /// # Errors
+    /// `too_many_connections` of the grant's subject.
+    pub fn open(
+        gateway: &Gateway,
+        style: Style,
+        permit: Option<Permit>,
+        grant: Grant,
+    ) -> Result<Self, Fault> {
         let outbox = Arc::new(Outbox::new(style, gateway.config().limits.outbox, gateway.now()));
         gateway.metrics().opened(style.transport);
         let id = gateway.registry().enter(&outbox);
         tracing::debug!(connection.id = %id, transport = style.transport.as_str(), "a client connected");
-        Self {
+        let session = Self {
             id,
+            grant,
             gateway: gateway.clone(),
             outbox,
             subscriptions: Vec::new(),
             opened: Instant::now(),
             reason: Disconnect::Client,
             _permit: permit,
+        };
+        session.name()?;
+        Ok(session)
+    }
+
+    /// Lets the connection be found by its subject.
+    fn name(&self) -> Result<(), Fault> {
+        let Some(subject) = self.grant.subject() else {
+            return Ok(());
+        };
+        let limit = self.gateway.config().limits.connections_per_subject;
+        self.gateway.registry().name(self.id, subject, limit).map_err(|Crowded| {
+            self.metrics().rejected(Rejection::Subject);
+            let detail =
+                "the limit of connections of this subject is reached (limits.connections_per_subject)";
+            Fault::new(Code::TooManyConnections, detail).limit(limit.unwrap_or_default())
+        })
+    }
+
+    /// What it may do.
+    #[must_use]
+    pub fn grant(&self) -> &Grant {
+        &self.grant
+    }
+
+    /// Whether it may do something to a channel.
+    ///
+    /// # Errors
+    /// `unauthorized` or `forbidden`.
+    pub fn authorize(&self, action: Action, channel: &Channel) -> Result<(), Fault> {
+        self.gateway.auth().authorize(&self.grant, action, channel)
+    }
+
+    /// Takes another token, of the same subject where there was one. What it does not grant is left: those channels
+    /// are returned.
+    ///
+    /// # Errors
+    /// `forbidden` for the token of another subject, `too_many_connections` of this one; all stays as it was.
+    pub fn authenticate(&mut self, claims: Claims) -> Result<Vec<Channel>, Fault> {
+        let before = std::mem::replace(&mut self.grant, Grant::Token(Arc::new(claims)));
+        let is_another = before.subject().is_some_and(|subject| Some(subject) != self.grant.subject());
+        let refused = match is_another {
+            true => {
+                let detail = "the token is of another subject than this connection: open another one for it";
+                Err(Fault::new(Code::Forbidden, detail))
+            }
+            false => self.name(),
+        };
+        if let Err(fault) = refused {
+            self.grant = before;
+            return Err(fault);
         }
+        let auth = self.gateway.auth();
+        let lost = self.subscriptions.iter().map(Subscription::channel);
+        let lost = lost.filter(|channel| !auth.allows(&self.grant, Action::Subscribe, channel));
+        let lost: Vec<Channel> = lost.cloned().collect();
+        lost.iter().for_each(|channel| _ = self.leave(channel));
+        Ok(lost)
     }
 
     /// The id that `POST /v1/disconnect` takes.

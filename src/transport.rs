@@ -21,13 +21,15 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use self::{pulse::Pulse, websocket::Dialogue};
 use crate::{
+    auth::token::Claims,
     disconnect::Disconnect,
+    fault::Fault,
     gateway::Subscription,
     hub::Style,
     position::Position,
     session::{CatchUp, Session},
     socket::Socket,
-    wire::{self, Object},
+    wire::{self, Object, Reference},
 };
 
 /// How long the last bytes may take to leave. As long as the kernel waits for a silent peer.
@@ -36,8 +38,22 @@ const LAST_WRITE: Duration = Duration::from_secs(10);
 /// How long the peer may take to close after us.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// What a connection is busy with; a subscription that it made is kept.
-type Work = Pin<Box<dyn Future<Output = Result<Option<Subscription>, Disconnect>> + Send>>;
+/// How long a client may take to show its token, where neither its head nor a channel that is open to anyone has said
+/// what it is here for.
+const TOKEN_DUE: Duration = Duration::from_secs(5);
+
+/// What a connection is busy with.
+type Work = Pin<Box<dyn Future<Output = Result<Done, Disconnect>> + Send>>;
+
+/// What came of the work.
+enum Done {
+    /// Nothing more is to do.
+    Nothing,
+    /// A subscription, which is kept.
+    Subscribed(Subscription),
+    /// A token was looked at, for the command with this `ref`.
+    Verified(Result<Option<Claims>, Fault>, Option<Reference>),
+}
 
 /// A streaming connection.
 pub struct Connection {
@@ -64,7 +80,18 @@ impl Connection {
     pub fn new(session: Session, protocol: Protocol, opening: Vec<CatchUp>) -> Self {
         let work: Option<Work> = (!opening.is_empty()).then(|| Box::pin(catch_up(opening)) as Work);
         let pulse = Pulse::new(&session.gateway().config().sessions);
-        Self { session, protocol, pulse, work }
+        let mut connection = Self { session, protocol, pulse, work };
+        connection.heed_credential();
+        connection
+    }
+
+    /// A connection ends with its token; without one it soon needs something that it may do.
+    fn heed_credential(&mut self) {
+        let (session, auth) = (&self.session, self.session.gateway().auth());
+        let is_due = session.subscriptions().is_empty() && auth.awaits_token(session.grant());
+        let due = is_due.then_some((TOKEN_DUE, Disconnect::Unauthorized));
+        let expires = auth.holds_for(session.grant()).map(|rest| (rest, Disconnect::TokenExpired));
+        self.pulse.ends_in(expires.or(due));
     }
 
     /// The session.
@@ -135,8 +162,17 @@ impl Connection {
         };
         let outcome = ready!(work.as_mut().poll(cx));
         self.work = None;
-        if let Some(subscription) = outcome? {
-            self.session.keep(subscription);
+        match outcome? {
+            Done::Nothing => {}
+            Done::Subscribed(subscription) => {
+                self.session.keep(subscription);
+                self.heed_credential();
+            }
+            Done::Verified(verified, reference) => {
+                if websocket::authenticate(&mut self.session, verified, reference.as_ref())? {
+                    self.heed_credential();
+                }
+            }
         }
         Poll::Ready(Ok(()))
     }
@@ -187,8 +223,15 @@ impl Connection {
         if self.pulse.stalled(now) {
             outbox.outlived(session.gateway().now(), session.metrics());
         }
-        if !self.pulse.beat(now)? {
-            return Ok(());
+        match self.pulse.beat(now) {
+            Ok(true) => {}
+            Ok(false) => return Ok(()),
+            // What it is due is on its way.
+            Err(reason @ Disconnect::Unauthorized) if self.work.is_some() => {
+                self.pulse.ends_in(Some((TOKEN_DUE, reason)));
+                return Ok(());
+            }
+            Err(reason) => return Err(reason),
         }
         match &self.protocol {
             Protocol::WebSocket(_) => {
@@ -243,11 +286,11 @@ impl Connection {
     }
 }
 
-async fn catch_up(opening: Vec<CatchUp>) -> Result<Option<Subscription>, Disconnect> {
+async fn catch_up(opening: Vec<CatchUp>) -> Result<Done, Disconnect> {
     for channel in opening {
         channel.run().await?;
     }
-    Ok(None)
+    Ok(Done::Nothing)
 }
 
 /// The `goodbye` object, where the format has one.

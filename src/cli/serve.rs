@@ -9,7 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{USAGE, config::ConfigFlags};
 use crate::{
-    app::{self, Running},
+    app::{self, Running, StartError},
     config::Listen,
     drain::Pace,
     telemetry,
@@ -38,7 +38,11 @@ pub(super) fn run(flags: ConfigFlags) -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("tidegate: {error}");
-            ExitCode::FAILURE
+            // Keys that no token can be checked by are a configuration that is bad.
+            match error.downcast_ref() {
+                Some(StartError::Key(_)) => USAGE.into(),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }

@@ -11,13 +11,16 @@ use serde::{Deserialize, Serialize};
 use super::{
     State,
     body::{self, Bound},
+    caller::Caller,
     json, negotiate,
     query::{self, Query, shown},
 };
 use crate::{
+    auth::{Action, Grant},
     channel::Channel,
     fault::{Code, Fault},
     gateway::Target,
+    pattern::Patterns,
     position::Since,
     wire,
 };
@@ -26,9 +29,14 @@ use crate::{
 ///
 /// # Errors
 /// What is wrong with the path or the parameters, and what the broker refuses.
-pub async fn history(extract::State(state): extract::State<State>, uri: Uri) -> Result<Response, Fault> {
+pub async fn history(
+    extract::State(state): extract::State<State>,
+    caller: Caller,
+    uri: Uri,
+) -> Result<Response, Fault> {
     let query = Query::parse(uri.query(), &["since", "limit"])?;
     let channel = query::channel_of_path(&uri)?;
+    caller.authorize(Action::Read, &channel)?;
     let since = match query.one("since")?.filter(|text| !text.is_empty()) {
         Some(text) => negotiate::since_list("since", text, 1, state.gateway.now_seconds())?,
         None => Vec::new(),
@@ -43,9 +51,15 @@ pub async fn history(extract::State(state): extract::State<State>, uri: Uri) -> 
 ///
 /// # Errors
 /// What is wrong with the path or the parameters, and what the broker refuses.
-pub async fn forget(extract::State(state): extract::State<State>, uri: Uri) -> Result<Response, Fault> {
+pub async fn forget(
+    extract::State(state): extract::State<State>,
+    caller: Caller,
+    uri: Uri,
+) -> Result<Response, Fault> {
     query::refuse_all(uri.query())?;
-    state.gateway.forget(&query::channel_of_path(&uri)?).await?;
+    let channel = query::channel_of_path(&uri)?;
+    caller.authorize(Action::Manage, &channel)?;
+    state.gateway.forget(&channel).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
@@ -53,9 +67,14 @@ pub async fn forget(extract::State(state): extract::State<State>, uri: Uri) -> R
 ///
 /// # Errors
 /// What is wrong with the path or the parameters, and what the broker refuses.
-pub async fn info(extract::State(state): extract::State<State>, uri: Uri) -> Result<Response, Fault> {
+pub async fn info(
+    extract::State(state): extract::State<State>,
+    caller: Caller,
+    uri: Uri,
+) -> Result<Response, Fault> {
     query::refuse_all(uri.query())?;
     let channel = query::channel_of_path(&uri)?;
+    caller.authorize(Action::Read, &channel)?;
     let info = state.gateway.info(&channel).await?;
     let body = format!(
         r#"{{"channel":"{channel}","position":"{}","messages":{},"subscribers":{},"subscribers_age_ms":{}}}"#,
@@ -72,20 +91,35 @@ struct List<'a> {
     cursor: Option<&'a str>,
 }
 
-/// `GET /v1/channels`: the channels that keep a message, sorted by bytes.
+/// `GET /v1/channels`: the channels that keep a message and that the caller may read, sorted by bytes.
 ///
 /// # Errors
 /// What is wrong with the parameters, and what the broker refuses.
-pub async fn channels(extract::State(state): extract::State<State>, uri: Uri) -> Result<Response, Fault> {
+pub async fn channels(
+    extract::State(state): extract::State<State>,
+    caller: Caller,
+    uri: Uri,
+) -> Result<Response, Fault> {
     let query = Query::parse(uri.query(), &["prefix", "limit", "cursor"])?;
     let prefix = optional(&query, "prefix")?;
     let cursor = optional(&query, "cursor")?;
     let limit = negotiate::limit(&query)?;
-    let (channels, more) = state.gateway.channels(prefix.unwrap_or_default(), cursor, limit).await?;
+    let patterns = readable(&state, &caller)?;
+    let (channels, more) =
+        state.gateway.channels(&patterns, prefix.unwrap_or_default(), cursor, limit).await?;
     let names: Vec<&str> = channels.iter().map(Channel::as_str).collect();
     let cursor = names.last().copied().filter(|_| more);
     let list = List { channels: names, cursor };
     Ok(json::answer(StatusCode::OK, serde_json::to_string(&list).unwrap_or_default()))
+}
+
+/// What the caller may read.
+fn readable(state: &State, caller: &Caller) -> Result<Patterns, Fault> {
+    match (caller.grant(), caller.grant().patterns(Action::Read)) {
+        (Grant::All, _) => Ok(Patterns::all()),
+        (_, Some(patterns)) => Ok(patterns.clone()),
+        (grant, None) => Err(state.gateway.auth().denied(grant, Action::Read)),
+    }
 }
 
 /// A parameter that is a channel name or the beginning of one; what is empty counts as absent. Dots alone
@@ -118,6 +152,7 @@ struct Disconnect {
 /// What is wrong with the body, and what the broker refuses.
 pub async fn disconnect(
     extract::State(state): extract::State<State>,
+    caller: Caller,
     request: Request,
 ) -> Result<Response, Fault> {
     let (head, body) = request.into_parts();
@@ -127,6 +162,13 @@ pub async fn disconnect(
     let bound = Bound { bytes: limits.message, code: Code::MessageTooLarge, limit: limits.message };
     let body = body::read(body, bound, limits.body_timeout).await?;
     let target = json::parse::<Disconnect>(&body)?.target()?;
+    match &target {
+        Target::Channel(channel) => caller.authorize(Action::Manage, channel)?,
+        // It may listen to any channel.
+        Target::Subject(_) | Target::Connection(_) => {
+            state.gateway.auth().authorize_everywhere(caller.grant(), Action::Manage)?;
+        }
+    }
     state.gateway.disconnect(target).await?;
     Ok(json::answer(StatusCode::ACCEPTED, r#"{"requested":true}"#))
 }

@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 use super::{
     State,
     body::{self, Bound},
+    caller::Caller,
     json::{self, Bounded, present},
     problem,
     publish::{count, write_receipt},
@@ -58,14 +59,22 @@ struct Posting {
 }
 
 /// Publishes each item to each of its channels, and counts how that went.
-pub async fn messages(extract::State(state): extract::State<State>, request: Request) -> Response {
-    let response = answer(&state, request).await.into_response();
+pub async fn messages(
+    extract::State(state): extract::State<State>,
+    caller: Result<Caller, Fault>,
+    request: Request,
+) -> Response {
+    let answer = match caller {
+        Ok(caller) => answer(&state, &caller, request).await,
+        Err(fault) => Err(fault),
+    };
+    let response = answer.into_response();
     count(&state, Route::Batch, &response);
     response
 }
 
 /// A fault where the request is wrong as a whole, or the broker was away before anything was accepted.
-async fn answer(state: &State, request: Request) -> Result<Response, Fault> {
+async fn answer(state: &State, caller: &Caller, request: Request) -> Result<Response, Fault> {
     let (head, body) = request.into_parts();
     query::refuse_all(head.uri.query())?;
     body::expect_json(&head.headers)?;
@@ -74,7 +83,7 @@ async fn answer(state: &State, request: Request) -> Result<Response, Fault> {
     let body = body::read(body, bound, limits.body_timeout).await?;
     let items = read(&body)?;
     drop(body);
-    publish(&state.gateway, items).await.map(Outcomes::into_response)
+    publish(&state.gateway, caller, items).await.map(Outcomes::into_response)
 }
 
 /// The items, in memory of their own.
@@ -138,7 +147,11 @@ where
 }
 
 /// One after the other, so that the messages to one channel keep their order.
-async fn publish(gateway: &Gateway, items: Vec<Result<Posting, Fault>>) -> Result<Outcomes, Fault> {
+async fn publish(
+    gateway: &Gateway,
+    caller: &Caller,
+    items: Vec<Result<Posting, Fault>>,
+) -> Result<Outcomes, Fault> {
     let mut outcomes = Outcomes::default();
     let mut is_away = false;
     for (index, item) in items.into_iter().enumerate() {
@@ -150,7 +163,9 @@ async fn publish(gateway: &Gateway, items: Vec<Result<Posting, Fault>>) -> Resul
             }
         };
         for name in channels {
-            let result = match query::channel(&name) {
+            let channel =
+                query::channel(&name).and_then(|channel| caller.publishes(&channel).map(|()| channel));
+            let result = match channel {
                 Err(fault) => Err(fault),
                 // Each further try could take as long as the broker's timeout.
                 Ok(_) if is_away => Err(not_tried()),

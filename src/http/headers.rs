@@ -30,6 +30,13 @@ pub fn list(headers: &HeaderMap, name: impl Into<HeaderName>) -> impl Iterator<I
     texts.flat_map(|text| text.split(',')).map(str::trim).filter(|element| !element.is_empty())
 }
 
+/// The credential of an `Authorization: Bearer …` (RFC 6750, section 2.1).
+#[must_use]
+pub fn bearer(value: &str) -> Option<&str> {
+    let (scheme, credential) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| credential.trim())
+}
+
 /// A header that is not what it must be; `what` follows on its name.
 #[must_use]
 pub fn invalid(name: &HeaderName, what: &str) -> Fault {

@@ -233,13 +233,7 @@ fn token(
     websocket: Option<&Handshake>,
 ) -> Result<Option<String>, Fault> {
     let parameter = query.one("token")?.filter(|token| !token.is_empty());
-    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.to_str().ok()?));
+    let bearer = headers::single(headers, header::AUTHORIZATION)?.and_then(headers::bearer);
     let protocol = websocket.and_then(|handshake| handshake.token.as_deref());
     Ok(bearer.or(parameter).or(protocol).map(str::to_owned))
-}
-
-/// The token of `Authorization: Bearer …` (RFC 6750, section 2.1).
-fn bearer(value: &str) -> Option<&str> {
-    let (scheme, token) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }

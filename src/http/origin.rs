@@ -44,7 +44,7 @@ impl Rules {
     pub fn public(config: &Config) -> Self {
         Self {
             origins: config.public.allowed_origins.clone(),
-            names: config.insecure,
+            names: serves_names(config),
             cure: "add the origin to `public.allowed_origins`, or where a proxy stands between let it pass the host \
                    on (nginx: `proxy_set_header Host $host`)",
         }
@@ -55,7 +55,7 @@ impl Rules {
     pub fn internal(config: &Config) -> Self {
         Self {
             origins: AllowedOrigins::SameHost,
-            names: config.insecure,
+            names: serves_names(config),
             cure: "open the page from this host, or where a proxy stands between let it pass the host on (nginx: \
                    `proxy_set_header Host $host`); `public.allowed_origins` counts for the public listener only",
         }
@@ -105,6 +105,11 @@ impl Rules {
         );
         Fault::new(Code::OriginRefused, detail).parameter("origin")
     }
+}
+
+/// A page that reaches this gateway by a name of its own has no credentials to show.
+fn serves_names(config: &Config) -> bool {
+    config.insecure || config.auth.is_configured()
 }
 
 fn host_refused(host: Option<&str>, origin: Option<&str>) -> Fault {

@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderName, StatusCode};
 use super::{
     State,
     body::{self, Bound},
+    caller::Caller,
     headers, json, query,
 };
 use crate::{
@@ -28,8 +29,16 @@ const TIDEGATE_EVENT: HeaderName = HeaderName::from_static("tidegate-event");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Publishes the body, and counts how that went.
-pub async fn message(extract::State(state): extract::State<State>, request: Request) -> Response {
-    let response = publish(&state, request).await.into_response();
+pub async fn message(
+    extract::State(state): extract::State<State>,
+    caller: Result<Caller, Fault>,
+    request: Request,
+) -> Response {
+    let answer = match caller {
+        Ok(caller) => publish(&state, &caller, request).await,
+        Err(fault) => Err(fault),
+    };
+    let response = answer.into_response();
     count(&state, Route::Message, &response);
     response
 }
@@ -40,10 +49,11 @@ pub(super) fn count(state: &State, route: Route, response: &Response) {
     state.metrics.publish_answered(route, class);
 }
 
-async fn publish(state: &State, request: Request) -> Result<Response, Fault> {
+async fn publish(state: &State, caller: &Caller, request: Request) -> Result<Response, Fault> {
     let (head, body) = request.into_parts();
     query::refuse_all(head.uri.query())?;
     let channel = query::channel_of_path(&head.uri)?;
+    caller.publishes(&channel)?;
     let content_type = body::content_type(&head.headers)?;
     let event = parsed(&head.headers, TIDEGATE_EVENT)?;
     let idempotency_key = parsed(&head.headers, IDEMPOTENCY_KEY)?;

@@ -16,7 +16,9 @@ use super::{
 };
 use crate::{
     admission::Permit,
+    auth::{Action, Grant},
     config::Limits,
+    disconnect::Disconnect,
     fault::{Code, Fault},
     hub::Style,
     metrics::Rejection,
@@ -70,17 +72,50 @@ async fn serve(
     version: Version,
     peer: Option<&Peer>,
     lender: Option<&Handover>,
-    request: SubscribeRequest,
+    mut request: SubscribeRequest,
 ) -> Result<Response, Fault> {
     let permit = admit(state, peer)?;
     let style = style(&request, version, peer);
-    let mut session = Session::open(&state.gateway, style, permit);
+    let grant = match granted(state, &mut request).await {
+        Ok(grant) => grant,
+        Err(fault) => {
+            let from_page = request.websocket.as_ref().is_some_and(|handshake| handshake.from_page);
+            let reason = closing(fault.code).filter(|_| from_page).ok_or(fault)?;
+            let session = Session::open(&state.gateway, style, permit, Grant::Nothing)?;
+            session.outbox().end(reason);
+            return stream(state, peer, session, Vec::new(), request);
+        }
+    };
+    let mut session = Session::open(&state.gateway, style, permit, grant)?;
     let channels = session.attach_all(&request.channels, &request.since).await?;
     if request.transport == Transport::Poll {
         let turns = peer.and_then(|peer| peer.turns.as_ref());
         return poll(lender, turns, session, channels, request).await;
     }
     stream(state, peer, session, channels, request)
+}
+
+/// What the token grants, if that is all the channels of the request.
+async fn granted(state: &State, request: &mut SubscribeRequest) -> Result<Grant, Fault> {
+    let auth = state.gateway.auth();
+    let grant = auth.subscriber(request.token.take().as_deref()).await?;
+    for (index, channel) in request.channels.iter().enumerate() {
+        auth.authorize(&grant, Action::Subscribe, channel).map_err(|fault| {
+            let which = format!("entry {} of `channel`: {}", index + 1, fault.detail);
+            Fault::new(fault.code, which).parameter("channel")
+        })?;
+    }
+    Ok(grant)
+}
+
+/// Why a WebSocket is closed that a page's script opened without the right to: it could not read a status.
+fn closing(code: Code) -> Option<Disconnect> {
+    match code {
+        Code::Unauthorized => Some(Disconnect::Unauthorized),
+        Code::TokenExpired => Some(Disconnect::TokenExpired),
+        Code::Forbidden => Some(Disconnect::Forbidden),
+        _ => None,
+    }
 }
 
 async fn poll(
@@ -155,6 +190,8 @@ fn no_room(reason: Rejection, limits: &Limits) -> Fault {
             let detail = "connections come too fast (limits.connects_per_second)";
             (Code::RateLimited, detail, limits.connects_per_second.map(|n| n as usize))
         }
+        // By `Session::open`, which knows the subject.
+        Rejection::Subject => (Code::TooManyConnections, "this subject has too many connections", None),
         Rejection::Draining => (Code::ShuttingDown, "this server is shutting down", None),
     };
     let fault = Fault::new(code, detail);

@@ -23,6 +23,7 @@ use tower::ServiceExt;
 use super::*;
 use crate::{
     admission::{self, Admission},
+    auth::Auth,
     broker::{Broker, BrokerEvent, memory::Memory},
     clock::Clock,
     gateway::Gateway,
@@ -49,7 +50,12 @@ impl Fixture {
         let config = Arc::new(Config::from_toml(toml).unwrap());
         let metrics = Arc::new(Metrics::new().unwrap());
         let (memory, events) = Memory::new(16, Clock::system());
-        let gateway = Gateway::new(Arc::clone(&config), Broker::Memory(memory), Arc::clone(&metrics));
+        let gateway = Gateway::new(
+            Arc::clone(&config),
+            Auth::new(&config, &metrics).unwrap(),
+            Broker::Memory(memory),
+            Arc::clone(&metrics),
+        );
         let state = State {
             gateway,
             config,

@@ -23,6 +23,8 @@ labels! {
         Address "address",
         /// `limits.connects_per_second` is passed.
         Rate "rate",
+        /// `limits.connections_per_subject` is reached.
+        Subject "subject",
         /// The gateway is shutting down.
         Draining "draining",
     }
@@ -155,6 +157,24 @@ labels! {
         Connects "connects",
         /// Commands of a WebSocket.
         Commands "commands",
+        /// Publishes with a key, by its `rate`.
+        Publishes "publishes",
+        /// Wrong keys from one address.
+        Keys "keys",
+    }
+
+    /// Why a credential did not do.
+    AuthFailure "reason" {
+        /// There was none.
+        Missing "missing",
+        /// It never held.
+        Invalid "invalid",
+        /// It held once.
+        Expired "expired",
+        /// It does not grant what was asked for.
+        Forbidden "forbidden",
+        /// The issuer's keys could not be had.
+        Unavailable "unavailable",
     }
 }
 

@@ -8,6 +8,7 @@ use super::{family::Label, *};
 
 /// What dashboards and alerts rely on; `process_*` apart.
 const NAMES: &[&str] = &[
+    "tidegate_auth_failures_total counter",
     "tidegate_broker_info gauge",
     "tidegate_build_info gauge",
     "tidegate_catchup_coalesced_total counter",

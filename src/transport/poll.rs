@@ -83,6 +83,8 @@ pub async fn ask(
             channel.read_again().await?;
         }
     }
+    // A client whose token ends meanwhile is to come back with another one.
+    let wait = session.gateway().auth().holds_for(session.grant()).map_or(wait, |rest| rest.min(wait));
     let waiting = Waiting { session, until: Instant::now() + wait, limit };
     Ok(match wait.is_zero() || waiting.is_over() {
         true => Outcome::Answer(waiting.answer_now(turns).await),

@@ -19,6 +19,8 @@ pub(super) struct Pulse {
     pong: Option<Instant>,
     /// The connection is ended at this moment.
     age: Option<Instant>,
+    /// So long it may go on with the credential that it has shown, or has not, and why no longer.
+    credential: Option<(Instant, Disconnect)>,
     /// No input is read before this.
     pause: Option<Instant>,
     /// Something waits for the client: look at it then.
@@ -38,6 +40,7 @@ impl Pulse {
             pong_timeout: sessions.pong_timeout,
             beat: now + jittered(sessions.heartbeat),
             pong: None,
+            credential: None,
             age: sessions.max_age.map(|age| now + jittered(age)),
             pause: None,
             look: None,
@@ -46,7 +49,8 @@ impl Pulse {
 
     /// When something is due.
     pub(super) fn next(&self) -> Instant {
-        let others = [self.pong, self.age, self.pause, self.look];
+        let credential = self.credential.map(|(end, _)| end);
+        let others = [self.pong, self.age, credential, self.pause, self.look];
         others.into_iter().flatten().fold(self.beat, Instant::min)
     }
 
@@ -69,6 +73,11 @@ impl Pulse {
 
     pub(super) fn is_paused(&self) -> bool {
         self.pause.is_some()
+    }
+
+    /// Ends the connection for a reason when so much time is over; `None`: its credential ends it no longer.
+    pub(super) fn ends_in(&mut self, rest: Option<(Duration, Disconnect)>) {
+        self.credential = rest.map(|(rest, reason)| (Instant::now() + rest, reason));
     }
 
     /// Whether something waits for the client.
@@ -96,6 +105,10 @@ impl Pulse {
         }
         if past(self.pong) {
             return Err(Disconnect::Unresponsive);
+        }
+        match self.credential {
+            Some((end, reason)) if end <= now => return Err(reason),
+            _ => {}
         }
         if past(self.age) {
             return Err(Disconnect::MaxAge);
@@ -144,6 +157,20 @@ mod tests {
         assert_eq!(pulse.beat(late), Ok(false));
         pulse.pinged(now);
         assert_eq!(pulse.beat(late), Err(Disconnect::Unresponsive));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_ends_with_its_credential_unless_that_is_renewed() {
+        let now = Instant::now();
+        let mut pulse = pulse(None);
+        pulse.ends_in(Some((Duration::from_secs(5), Disconnect::Unauthorized)));
+        assert_eq!(pulse.next(), now + Duration::from_secs(5));
+        assert_eq!(pulse.beat(now + Duration::from_secs(5)), Err(Disconnect::Unauthorized));
+        pulse.ends_in(Some((Duration::from_secs(60), Disconnect::TokenExpired)));
+        pulse.beat(now + Duration::from_secs(59)).unwrap();
+        assert_eq!(pulse.beat(now + Duration::from_secs(60)), Err(Disconnect::TokenExpired));
+        pulse.ends_in(None);
+        pulse.beat(now + Duration::from_secs(61)).unwrap();
     }
 
     #[tokio::test(start_paused = true)]

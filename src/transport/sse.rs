@@ -11,7 +11,7 @@ use crate::{
     hub::Style,
     position::Position,
     session::{CatchUp, Session},
-    transport::{Work, goodbye},
+    transport::{Done, Work, goodbye},
     wire::{self, Framing, sse},
 };
 
@@ -56,7 +56,7 @@ pub(super) fn renewal(session: &Session) -> Option<Work> {
         }
         let framing = outbox.style().framing;
         outbox.send(sse::heartbeat_with_id(&outbox.cursor(), framing), gateway.metrics());
-        Ok(None)
+        Ok(Done::Nothing)
     }))
 }
 

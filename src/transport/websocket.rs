@@ -5,8 +5,9 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{Work, goodbye, pulse::Pulse};
+use super::{Done, Work, goodbye, pulse::Pulse};
 use crate::{
+    auth::{Action, token::Claims},
     channel::Channel,
     disconnect::Disconnect,
     fault::{Code, Fault},
@@ -162,13 +163,15 @@ impl Dialogue {
             }
             Command::Publish { channel, payload, event, idempotency_key } => {
                 let draft = Draft { payload, event, idempotency_key };
-                return Some(publish(session, channel, draft, reference));
+                match session.authorize(Action::Publish, &channel) {
+                    Ok(()) => return Some(publish(session, channel, draft, reference)),
+                    Err(fault) => {
+                        session.metrics().publish_answered(Route::WebSocket, StatusClass::ClientError);
+                        error(session, &fault, reference_);
+                    }
+                }
             }
-            // Without credentials there is nobody to be.
-            Command::Authenticate { .. } => say(
-                session,
-                &Object::Authenticated { subject: None, expires_at: None, reference: reference_ },
-            ),
+            Command::Authenticate { token } => return Some(verify(session, token, reference)),
             Command::Ping => say(session, &Object::Pong { reference: reference_ }),
         }
         None
@@ -223,7 +226,7 @@ fn may_subscribe(session: &Session, channel: &Channel, since: &Since) -> Result<
         let detail = format!("`since` names a second more than {CLOCK_SKEW} s from now, which is {now}");
         return Err(Fault::new(Code::InvalidSince, detail).parameter("since"));
     }
-    Ok(())
+    session.authorize(Action::Subscribe, channel)
 }
 
 /// The work of a `subscribe`: attach, say so, catch up.
@@ -234,14 +237,60 @@ fn subscribe(session: &Session, channel: Channel, since: Since, reference: Optio
             Ok((subscription, catch_up)) => {
                 catch_up.announce(reference.as_ref(), false);
                 catch_up.run().await?;
-                Ok(Some(subscription))
+                Ok(Done::Subscribed(subscription))
             }
             Err(fault) => {
                 answer(&gateway, &outbox, &Object::Error { fault: &fault, reference: reference.as_ref() });
-                Ok(None)
+                Ok(Done::Nothing)
             }
         }
     })
+}
+
+/// The work of an `authenticate`: whether the token holds. What follows from it is done by [`authenticate`].
+fn verify(session: &Session, token: String, reference: Option<Reference>) -> Work {
+    let auth = session.gateway().auth().clone();
+    Box::pin(async move { Ok(Done::Verified(auth.claims(&token).await, reference)) })
+}
+
+/// Takes a token that holds, and leaves the channels that it does not grant. One that does not hold is answered by an
+/// error, and the one before it counts on. Whether it was taken.
+pub(super) fn authenticate(
+    session: &mut Session,
+    verified: Result<Option<Claims>, Fault>,
+    reference: Option<&Reference>,
+) -> Result<bool, Disconnect> {
+    let claims = match verified {
+        Ok(Some(claims)) => claims,
+        // There is nobody to be.
+        Ok(None) => {
+            say(session, &Object::Authenticated { subject: None, expires_at: None, reference });
+            return Ok(false);
+        }
+        Err(fault) => {
+            error(session, &fault, reference);
+            return Ok(false);
+        }
+    };
+    let (subject, expires_at) = (claims.subject.clone(), claims.expires_at.saturating_mul(1000));
+    match session.authenticate(claims) {
+        Ok(lost) => {
+            let (subject, expires_at) = (Some(&*subject), Some(expires_at));
+            say(session, &Object::Authenticated { subject, expires_at, reference });
+            for channel in &lost {
+                let code = UnsubscribedCode::Forbidden;
+                say(session, &Object::Unsubscribed { channel, code, reference: None });
+            }
+            Ok(true)
+        }
+        Err(fault) => {
+            error(session, &fault, reference);
+            match fault.code {
+                Code::TooManyConnections => Err(Disconnect::Overloaded),
+                _ => Ok(false),
+            }
+        }
+    }
 }
 
 fn publish(session: &Session, channel: Channel, draft: Draft, reference: Option<Reference>) -> Work {
@@ -255,7 +304,7 @@ fn publish(session: &Session, channel: Channel, draft: Draft, reference: Option<
             }
             Err(fault) => answer(&gateway, &outbox, &Object::Error { fault: &fault, reference }),
         }
-        Ok(None)
+        Ok(Done::Nothing)
     })
 }
 
@@ -280,10 +329,14 @@ fn raw_publish(session: &Session, payload: Payload) -> Result<Option<Work>, Disc
         return Err(Disconnect::Internal);
     };
     let (gateway, channel) = (session.gateway().clone(), subscription.channel().clone());
+    if session.authorize(Action::Publish, &channel).is_err() {
+        session.metrics().publish_answered(Route::WebSocket, StatusClass::ClientError);
+        return Err(Disconnect::Forbidden);
+    }
     let draft = Draft { payload, event: None, idempotency_key: None };
     Ok(Some(Box::pin(async move {
         match counted_publish(&gateway, &channel, draft).await {
-            Ok(_) => Ok(None),
+            Ok(_) => Ok(Done::Nothing),
             Err(fault) if fault.code == Code::MessageTooLarge => Err(Disconnect::TooBig),
             Err(_) => Err(Disconnect::Overloaded),
         }

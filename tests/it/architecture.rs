@@ -16,6 +16,7 @@ const FLOORS: &[&[&str]] = &[
         "payload",
         "position",
         "publication",
+        "rate",
         "resume",
         "transport_name",
     ],

@@ -14,6 +14,7 @@ mod support;
 mod admin;
 mod age;
 mod architecture;
+mod auth;
 mod batch;
 mod cli;
 mod contract;

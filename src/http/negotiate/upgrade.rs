@@ -21,6 +21,8 @@ pub struct Handshake {
     pub accept: String,
     /// [`PROTOCOL`], where it was offered and so must be echoed.
     pub protocol: Option<&'static str>,
+    /// Whether a page's script opens it, which would learn nothing from a status.
+    pub from_page: bool,
     /// A token that came as a subprotocol.
     pub(super) token: Option<String>,
 }
@@ -39,7 +41,8 @@ pub(super) fn read(head: &Parts) -> Result<Handshake, Fault> {
     upgradable(head)?;
     bodiless(&head.headers)?;
     let (protocol, token) = protocols(&head.headers)?;
-    Ok(Handshake { accept: accept(&head.headers)?, protocol, token })
+    let from_page = head.headers.contains_key(header::ORIGIN);
+    Ok(Handshake { accept: accept(&head.headers)?, protocol, from_page, token })
 }
 
 /// Each refusal names its own cause: behind a proxy this is the first thing that goes wrong.

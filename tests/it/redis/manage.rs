@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::redis::table::Trio;
 use crate::support::client::Document;
+use crate::support::credentials::token;
 use crate::support::objects::split_position;
 use crate::support::{Client, Transport, eventually, within};
 
@@ -157,6 +158,24 @@ each_broker! {
             assert_eq!(other.numbers(1).await, [1], "who was not meant stays");
         }
         trio.finish(()).await;
+    }
+
+    async fn the_connections_of_a_subject_end_at_all_gateways(backend) {
+        let trio = Trio::with(backend, |builder| builder.tokens().key("root", &["*"], &["manage"])).await;
+        let query = |subject: &str| format!("channel=a&token={}", token(subject, &["a"], &[]));
+        let mut clients = Vec::new();
+        for (place, transport) in Transport::STREAMS.into_iter().enumerate() {
+            clients.push(Client::connect(trio.at(place), transport, &query("ann")).await);
+        }
+        let mut other = Client::connect(trio.at(2), Transport::Websocket, &query("bob")).await;
+        let (asked, body) = (Instant::now(), serde_json::json!({"subject": "ann"}));
+        trio.at(1).by("root", "POST", "/v1/disconnect", Some(&body)).await.expect(202);
+        for client in &mut clients {
+            revoked(client, asked).await;
+        }
+        other.send(r#"{"type":"ping","ref":1}"#).await;
+        assert_eq!(other.object().await.kind, "pong", "who was not meant stays");
+        trio.finish((clients, other)).await;
     }
 
     async fn a_held_poll_is_answered_by_a_disconnect_at_another_gateway(backend) {

@@ -30,6 +30,12 @@ impl Builder {
         self
     }
 
+    /// A table as TOML.
+    pub fn table(mut self, text: &str) -> Self {
+        self.tables += text;
+        self
+    }
+
     /// The configuration as TOML.
     pub fn toml(&self) -> String {
         format!(

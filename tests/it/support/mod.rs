@@ -1,6 +1,7 @@
 //! What the tests stand on: gateways in the process, clients of four transports, bare sockets.
 
 pub mod client;
+pub mod credentials;
 pub mod fleet;
 pub mod forge;
 pub mod gateway;
