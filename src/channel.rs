@@ -59,15 +59,19 @@ impl Channel {
     }
 }
 
+/// Whether a name may have this byte.
+pub fn is_fine(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"_.:~@-".contains(&byte)
+}
+
 impl FromStr for Channel {
     type Err = ChannelError;
 
     fn from_str(text: &str) -> Result<Self, ChannelError> {
-        let fine = |b: &u8| b.is_ascii_alphanumeric() || b"_.:~@-".contains(b);
         if text.is_empty() {
             return Err(ChannelError::Empty);
         }
-        if let Some(position) = text.bytes().position(|b| !fine(&b)) {
+        if let Some(position) = text.bytes().position(|b| !is_fine(b)) {
             return Err(ChannelError::BadByte { position });
         }
         if text.len() > MAX_LEN {

@@ -19,6 +19,7 @@ mod listen;
 mod namespaces;
 mod print;
 mod raw;
+mod redis_channel;
 mod secret;
 #[cfg(test)]
 mod tests;
@@ -38,8 +39,9 @@ pub use self::{
     error::{ConfigError, Place, Places},
     jwt::{Algorithm, Jwt, KeySource},
     listen::Listen,
-    namespaces::{Access, History, Namespace, Namespaces, RedisChannel, Slow, Source},
+    namespaces::{Access, History, Namespace, Namespaces, Slow, Source},
     raw::{LogFormat, schema},
+    redis_channel::RedisChannel,
     secret::Secret,
 };
 use self::{layers::Layers, raw::Raw, units::Size};

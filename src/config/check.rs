@@ -6,6 +6,7 @@ use super::{
     AllowedOrigins, BrokerUrl, Config, ConfigError, Drain, History, Internal, Limits, Listen, Log, Namespace,
     Namespaces, Places, Public, RedisChannel, Sessions, Source, auth, broker, certificates, namespaces,
     raw::{self, Raw},
+    redis_channel::{CHANNEL, Fed},
     units::{Count, Size, Time},
 };
 
@@ -153,8 +154,35 @@ fn all_namespaces(raw: &Raw) -> Result<Namespaces, Fault> {
         }
         listed.push(namespace);
     }
+    apart(&listed, &mut names)?;
     let default = namespace(&raw::Namespace::built_in(), broker, namespaces::DEFAULT)?;
     Ok(Namespaces::new(default, listed))
+}
+
+/// A Redis channel feeds one channel, so no two namespaces may mean the same one. `names` are all.
+fn apart(listed: &[Namespace], names: &mut HashSet<String>) -> Result<(), Fault> {
+    names.remove(namespaces::DEFAULT);
+    let mut others: Vec<(&Namespace, Fed)> = Vec::new();
+    for (index, namespace) in listed.iter().enumerate() {
+        let Source::Redis(channel) = &namespace.source else { continue };
+        let but = (namespace.name == namespaces::DEFAULT).then_some(&*names);
+        let fed = Fed::new(channel, &namespace.name, but);
+        if let Some((other, _)) = others.iter().find(|(_, other)| other.meets(&fed)) {
+            return fault(
+                [format!("namespaces[{index}].redis_channel"), format!("namespaces[{index}].name")],
+                format!(
+                    "namespace {:?}: redis_channel = {:?} can mean the same Redis channel as that of namespace {:?}, and \
+                     each feeds one channel only: begin them differently, as in \"{}.{CHANNEL}\"",
+                    namespace.name,
+                    channel.of(CHANNEL),
+                    other.name,
+                    namespace.name
+                ),
+            );
+        }
+        others.push((namespace, fed));
+    }
+    Ok(())
 }
 
 /// `path` is where the namespace stands in the file.
@@ -196,7 +224,7 @@ fn source(raw: &raw::Namespace, broker: &raw::Broker, path: &str) -> Result<Sour
         )
     };
     if raw.source == raw::Source::Tidegate {
-        return match pattern == namespaces::CHANNEL {
+        return match pattern == CHANNEL {
             true => Ok(Source::Tidegate),
             false => wrong("has no effect without source = \"redis\""),
         };

@@ -5,11 +5,10 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::RedisChannel;
+
 /// The namespace for names without a colon and for namespaces that are not listed.
 pub const DEFAULT: &str = "default";
-
-/// What stands for a channel's name in `redis_channel`.
-pub const CHANNEL: &str = "{channel}";
 
 /// The rules for a family of channels.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,39 +34,6 @@ pub enum Source {
     Tidegate,
     /// Fed by other programs' `PUBLISH`.
     Redis(RedisChannel),
-}
-
-/// How a channel is called in Redis where others feed it: its name between two texts.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RedisChannel {
-    before: String,
-    after: String,
-}
-
-impl RedisChannel {
-    /// `None` unless `{channel}` stands in `pattern` exactly once.
-    pub(super) fn parse(pattern: &str) -> Option<Self> {
-        let (before, after) = pattern.split_once(CHANNEL)?;
-        let once = !after.contains(CHANNEL);
-        once.then(|| Self { before: before.to_owned(), after: after.to_owned() })
-    }
-
-    /// What stands before the channel's name.
-    pub(super) fn before(&self) -> &str {
-        &self.before
-    }
-
-    /// The Redis channel of a channel.
-    #[must_use]
-    pub fn of(&self, channel: &str) -> String {
-        [&self.before, channel, &self.after].concat()
-    }
-
-    /// The channel of a Redis channel, where it has one; not yet known to be a channel's name.
-    #[must_use]
-    pub fn channel<'a>(&self, redis: &'a str) -> Option<&'a str> {
-        redis.strip_prefix(self.before.as_str())?.strip_suffix(self.after.as_str())
-    }
 }
 
 /// How much of a channel is kept; what is over any of the three bounds is forgotten.

@@ -13,6 +13,7 @@ use super::{
     jwt::Algorithm,
     listen::{List, Listen},
     namespaces::{self, Access, Slow},
+    redis_channel,
     secret::Secret,
     units::{Count, Size, Time},
 };
@@ -251,7 +252,7 @@ table! {
         source: Source = Source::Tidegate,
         /// For `source = "redis"`: the Redis channel of a channel, with `{channel}` for its name.
         #[schemars(extend("pattern" = r"\{channel\}"))]
-        redis_channel: String = namespaces::CHANNEL.into(),
+        redis_channel: String = redis_channel::CHANNEL.into(),
     }
 }
 

@@ -165,10 +165,9 @@ fn a_namespace_may_be_fed_by_redis() {
         Source::Tidegate => panic!("{keys}"),
     };
     let plain = channel("source = 'redis'");
-    assert_eq!((plain.of("n:1"), plain.channel("n:1")), ("n:1".into(), Some("n:1")));
+    assert_eq!(plain.of("n:1"), "n:1");
     let named = channel("source = 'redis'\nredis_channel = 'app.{channel}!'");
-    assert_eq!((named.of("n:1"), named.channel("app.n:1!")), ("app.n:1!".into(), Some("n:1")));
-    assert_eq!((named.channel("app.n:1"), named.channel("n:1!")), (None, None));
+    assert_eq!(named.of("n:1"), "app.n:1!");
     assert_eq!(source("").unwrap(), Source::Tidegate);
     let table = [
         ("redis_channel = 'x.{channel}'", "\"x.{channel}\" has no effect without source = \"redis\""),
@@ -192,4 +191,21 @@ fn a_namespace_may_be_fed_by_redis() {
         assert!(sentence.contains("namespace \"n\": redis_channel = "), "{sentence}");
         assert!(sentence.contains(expected), "{sentence}");
     }
+}
+
+#[test]
+fn two_namespaces_that_may_mean_one_redis_channel_are_refused() {
+    let both = |one: &str, other: &str| {
+        let entry = |(name, pattern)| {
+            format!("[[namespaces]]\nname = '{name}'\nsource = 'redis'\nredis_channel = '{pattern}'\n")
+        };
+        let text = format!("[broker]\nurl = 'redis://h'\n{}{}", entry(("a", one)), entry(("b", other)));
+        Config::from_toml(&text).map(|_| ())
+    };
+    both("x.{channel}", "x.{channel}").unwrap();
+    let sentence = both("{channel}", "a:{channel}").unwrap_err().to_string();
+    let expected = "namespace \"b\": redis_channel = \"a:{channel}\" can mean the same Redis channel as that of \
+                    namespace \"a\", and each feeds one channel only: begin them differently, as in \"b.{channel}\"";
+    assert!(sentence.contains(expected), "{sentence}");
+    assert!(sentence.contains(":10"), "the place is told: {sentence}");
 }
