@@ -3,7 +3,7 @@
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 1 | version: 1 |
+//! | 1 | version: 1; 2 is read too |
 //! | 1 | kind: 0 message, 1 the history was deleted |
 //! | 8 | offset; of a deletion the newest that it removed |
 //! | 8 | time, milliseconds since 1970 |
@@ -12,6 +12,7 @@
 //! | 1 | payload: 0 JSON, 1 text, 2 bytes |
 //! | 1, n | event, after its length |
 //! | 2, n | trace parent, after its length |
+//! | 2, n | from version 2 on: what it adds, after its length |
 //! | … | payload |
 
 use bytes::{Buf, Bytes};
@@ -23,7 +24,8 @@ use crate::{
     publication::{EventName, Payload, Publication},
 };
 
-/// The version that is written and read.
+/// The version that is written and read. The next one is read as well, without what it adds: while gateways are brought
+/// up to date one after the other, and when they are brought back, both publish.
 const VERSION: u8 = 1;
 
 /// What an envelope says.
@@ -76,7 +78,7 @@ pub enum Damaged {
 pub fn decode(bytes: Bytes) -> Result<Envelope, Damaged> {
     let mut rest = bytes;
     let version = take_u8(&mut rest)?;
-    if version != VERSION {
+    if !(VERSION..=VERSION + 1).contains(&version) {
         return Err(Damaged::Version(version));
     }
     let kind = match take_u8(&mut rest)? {
@@ -102,6 +104,10 @@ pub fn decode(bytes: Bytes) -> Result<Envelope, Damaged> {
     };
     let length = usize::from(take_u16(&mut rest)?);
     take(&mut rest, length)?;
+    if version > VERSION {
+        let length = usize::from(take_u16(&mut rest)?);
+        take(&mut rest, length)?;
+    }
     let payload = match payload_kind {
         0 => payload::json(rest.clone()).or_else(|_| payload::text(rest.clone())),
         1 => payload::text(rest.clone()),
@@ -231,6 +237,17 @@ mod tests {
     }
 
     #[test]
+    fn the_next_version_is_read_without_what_it_adds() {
+        let payload = payload::text(Bytes::from_static(b"x")).unwrap();
+        let mut bytes = message(payload.clone());
+        bytes[0] = 2;
+        let at = bytes.len() - 1;
+        bytes.splice(at..at, [0, 3, b'n', b'e', b'w']);
+        let envelope = decode(bytes.into()).unwrap();
+        assert_eq!((envelope.offset, envelope.payload), (42, payload));
+    }
+
+    #[test]
     fn a_message_of_a_log_bears_the_epoch_of_the_log() {
         let envelope = decode(message(payload::binary(Bytes::new())).into()).unwrap();
         let epoch = "newepoch".parse().unwrap();
@@ -260,7 +277,8 @@ mod tests {
             bytes[at] = byte;
             decode(bytes.into())
         };
-        assert_eq!(with(0, 2), Err(Damaged::Version(2)));
+        assert_eq!(with(0, 0), Err(Damaged::Version(0)));
+        assert_eq!(with(0, 3), Err(Damaged::Version(3)));
         assert_eq!(with(1, 2), Err(Damaged::Field("kind")));
         assert_eq!(with(2, 0xff), Err(Damaged::Field("offset")));
         assert_eq!(with(9, 0), Err(Damaged::Field("offset")));

@@ -115,10 +115,10 @@ pub struct Held {
 }
 
 impl Held {
-    /// Whether this release can work with it.
+    /// Whether this release can work with it: a release has to run beside the one before and the one after.
     #[must_use]
     pub fn is_readable(&self) -> bool {
-        self.format == FORMAT
+        self.format.abs_diff(FORMAT) <= 1
     }
 }
 

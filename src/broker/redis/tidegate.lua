@@ -31,6 +31,8 @@ What is kept:
   names  the channels that may have a log.
   state  of a partition: "<born> <fence> <evicted>". Before the second `born` nobody can say that a channel
          without meta was empty: Redis may have lost it.
+A version adds only at the end (of an envelope: a block after the trace parent, behind its length in two bytes), so that
+one version forward is read too, and a gateway that was brought up to date can be brought back.
 The fence is the server's master_replid, another one at each start and promotion: acknowledged messages may have
 been lost, and their offsets are about to be handed out again, so a new epoch begins.
 ]]
@@ -109,7 +111,7 @@ local function load(key, fence)
   if type(text) ~= 'string' then return nil end
   local fine, version, top, total, time, deleted, floor, known, before, oldest, began, vouch, epoch, held, past =
     pcall(struct.unpack, META, text)
-  if not fine or version ~= 1 or #epoch ~= 8 then return nil end
+  if not fine or version < 1 or version > 2 or #epoch ~= 8 then return nil end
   local m = { top = top, total = total, time = time, deleted = deleted, floor = floor, known = known,
     before = before, oldest = oldest, began = began, vouch = vouch, epoch = epoch, fence = held, past = past }
   if held ~= fence and fence ~= '' then
@@ -237,7 +239,7 @@ local function recall(key, digest)
   local text = redis.pcall('GET', key)
   if type(text) ~= 'string' then return nil end
   local fine, known = pcall(cmsgpack.unpack, text)
-  if not fine or type(known) ~= 'table' or #known ~= 4 then return nil end
+  if not fine or type(known) ~= 'table' or #known < 4 then return nil end
   if known[1] ~= digest then
     return redis.error_reply('TGKEYREUSED the idempotency key was used for another message')
   end

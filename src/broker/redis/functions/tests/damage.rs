@@ -27,7 +27,7 @@ async fn meta_lost_or_garbled_while_the_log_lives_begins_anew() {
             }
             "garbage" => redis.run::<()>(&["SET", &meta, "\u{1}garbage"]).await,
             "short" => redis.run::<()>(&["SET", &meta, ""]).await,
-            "version" => redis.run::<()>(&["SETRANGE", &meta, "0", "\u{2}"]).await,
+            "version" => redis.run::<()>(&["SETRANGE", &meta, "0", "\u{3}"]).await,
             _ => redis.run::<()>(&["DEL", &meta]).await,
         }
         assert_eq!(redis.gap("a", five).await, Some(GapReason::Reset), "{how}");
@@ -40,6 +40,23 @@ async fn meta_lost_or_garbled_while_the_log_lives_begins_anew() {
         assert_eq!(redis.texts("a", &five.to_string()).await, ["anew"]);
         redis.run::<()>(&["DEL", &meta, &log]).await;
     }
+}
+
+/// A gateway that is brought up to date may be brought back: what the next version adds is at the end.
+#[tokio::test]
+async fn counting_of_the_next_version_goes_on() {
+    let redis = Fixture::new().await;
+    let meta = redis.key("meta", "a");
+    let five = five(&redis).await;
+    redis.run::<()>(&["SETRANGE", &meta, "0", "\u{2}"]).await;
+    redis.run::<()>(&["APPEND", &meta, "what is new"]).await;
+    assert_eq!(redis.gap("a", five).await, None);
+    let six = redis.publish("a", "6").await;
+    assert!(
+        matches!((five, six), (Position::At(old, 5), Position::At(new, 6)) if old == new),
+        "{five} {six}"
+    );
+    assert_eq!(redis.texts("a", &five.to_string()).await, ["6"]);
 }
 
 #[tokio::test]

@@ -206,6 +206,8 @@ async fn the_format_is_that_of_the_first() {
     assert_eq!((held.partitions, held.is_readable()), (256, true));
     let other = Functions::new(Names::new("tidegate", 16, 0), false);
     assert_eq!(other.format(&redis.link).await, Ok(held));
+    redis.run::<()>(&["SET", "tidegate:{0}:format", "256 2"]).await;
+    assert!(redis.functions.format(&redis.link).await.unwrap().is_readable(), "one version forward");
     redis.run::<()>(&["SET", "tidegate:{0}:format", "256 3"]).await;
     assert!(!redis.functions.format(&redis.link).await.unwrap().is_readable());
     redis.run::<()>(&["SET", "tidegate:{0}:format", "x"]).await;

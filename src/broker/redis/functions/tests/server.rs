@@ -17,7 +17,7 @@ use fred::{
 };
 
 use super::super::{Call, Functions, LIBRARY};
-use crate::broker::redis::{command::CommandError, names::Names};
+use crate::broker::redis::{command::CommandError, names::Names, tests::SERVER};
 
 pub(super) struct Server {
     child: Child,
@@ -36,7 +36,7 @@ impl Server {
 
     fn spawn(dir: &PathBuf, port: u16, arguments: &[&str]) -> Child {
         let port = port.to_string();
-        Command::new("redis-server")
+        Command::new(SERVER)
             .args([
                 "--port",
                 &port,
