@@ -16,6 +16,8 @@ import statistics
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -28,12 +30,13 @@ STREAMS = ["websocket", "sse", "ndjson"]
 class Run:
     """One measurement: a server and the load on it."""
 
-    server: str  # gateway, fanout or echo: the last two are the floor's
+    server: str  # gateway, redis (a gateway over it), fanout or echo: the last two are the floor's
     transport: str
     load: tuple[str, ...]
 
     def title(self):
-        return self.transport if self.server == "gateway" else f"floor ({self.server})"
+        titles = {"gateway": self.transport, "redis": f"{self.transport} over Redis"}
+        return titles.get(self.server, f"floor ({self.server})")
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,12 @@ def suites(options):
             (Run("gateway", "websocket", publish),),
             publish_table,
         ),
+        Suite(
+            "redis",
+            f"through Redis: publishes with history, and {count} subscribers; Redis on the other core",
+            tuple(Run(server, "websocket", load) for load in [publish, single, burst] for server in ["gateway", "redis"]),
+            redis_table,
+        ),
     ]
 
 
@@ -92,7 +101,7 @@ def suites(options):
 
 def measure(run, options):
     """Starts the server, loads it, and returns what `tidegate bench` says."""
-    with server(run.server, options) as (pid, public, internal):
+    with broker(run.server, options) as url, server(run.server, url, options) as (pid, public, internal):
         command = [
             *pinned(options.client_core, options.client),
             "bench",
@@ -107,11 +116,29 @@ def measure(run, options):
 
 
 @contextmanager
-def server(kind, options):
+def broker(kind, options):
+    """The gateway's `broker.url`: a fresh Redis on the client's core, so that it takes nothing from the gateway's."""
+    if kind != "redis":
+        yield "memory:"
+        return
+    port = free_port()
+    command = pinned(options.client_core, "redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "")
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        await_port(process, port)
+        yield f"redis://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def server(kind, url, options):
     public, internal = free_port(), free_port()
     environment = dict(os.environ)
-    if kind == "gateway":
+    if kind in ("gateway", "redis"):
         command = [options.gateway]
+        environment["TIDEGATE_BROKER__URL"] = url
         environment["TIDEGATE_PUBLIC__LISTEN"] = f"127.0.0.1:{public}"
         environment["TIDEGATE_INTERNAL__LISTEN"] = f"127.0.0.1:{internal}"
     else:
@@ -126,6 +153,8 @@ def server(kind, options):
     try:
         await_port(process, internal)
         await_port(process, public)
+        if kind == "redis":
+            await_ready(internal)
         yield process.pid, public, internal
     finally:
         # SIGINT: the gateway drains for a second at most.
@@ -157,6 +186,17 @@ def await_port(process, port):
         except OSError:
             time.sleep(0.05)
     sys.exit(f"nothing listens on port {port}")
+
+
+def await_ready(port):
+    """Until Redis has answered the gateway."""
+    for _ in range(200):
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/ready").close()
+            return
+        except urllib.error.HTTPError:
+            time.sleep(0.05)
+    sys.exit("the gateway is not ready")
 
 
 # Telling
@@ -241,6 +281,25 @@ def publish_table(runs, results):
     return table(["", "publishes/s", "CPU µs each"], rows)
 
 
+def redis_table(runs, results):
+    """The same load over the memory broker and through Redis, side by side."""
+    def cost(result):
+        load = result["load"]
+        return load["server_cpu_us_per_delivery"] if load["received"] else load["server_cpu_us_per_publish"]
+
+    rows = []
+    names = ["a publish", "a delivery, one message at a time", "a delivery, 16 publishers with 16 in flight"]
+    for name, memory, redis in zip(names, runs[::2], runs[1::2]):
+        rows.append([
+            name,
+            spread([cost(result) for result in results[memory]]),
+            spread([cost(result) for result in results[redis]]),
+            spread(ratios(results[redis], results[memory], cost)),
+            spread([result["load"]["publishes_per_second"] for result in results[redis]], 0),
+        ])
+    return table(["CPU µs of the gateway for", "memory broker", "Redis", "×", "publishes/s through Redis"], rows)
+
+
 def machine():
     def output(*command):
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
@@ -278,7 +337,7 @@ def write(path, text):
 def arguments():
     release = ROOT / "target" / "release"
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("suite", nargs="*", help="single, burst, poll, idle, connects, publish; default: all")
+    parser.add_argument("suite", nargs="*", help="single, burst, poll, idle, connects, publish, redis; default: all")
     parser.add_argument("--quick", action="store_true", help="once, small and short; nothing is written")
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5, help="of load or of idleness for each measurement")

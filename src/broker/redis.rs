@@ -5,9 +5,9 @@
 //! | room | what lives there |
 //! |---|---|
 //! | `names` `tidegate.lua` `functions` | keys, and every call that touches them |
-//! | `endpoint` `command` `subscriber` `topology` | how one server is reached, for commands and for pub/sub; who owns what |
-//! | `supervisor` | keeps the links up, probes them, follows the topology |
-//! | `reader` | the one task through which everything from Redis passes; subscribes and repairs |
+//! | `server` `endpoint` `command` `pipeline` `subscriber` `topology` | how one server is reached, for commands and for pub/sub; who owns what |
+//! | `supervisor` `probes` `health` | keeps the links up and follows the topology; proves that messages come; says if not |
+//! | `listened` `reader` | what this node listens to; the one task through which everything from Redis passes |
 //! | `track` | what is known of one channel: pure, simulated |
 //! | `coalesce` | reads that are shared |
 //! | `checkup` | what an operator should know of a server before it matters |
@@ -24,9 +24,14 @@ mod counts;
 pub mod endpoint;
 pub mod error;
 pub mod functions;
+mod health;
+mod listened;
 pub mod names;
+mod pipeline;
+mod probes;
 mod reader;
 pub mod resp;
+pub mod server;
 pub mod subscriber;
 mod supervisor;
 pub mod topology;
@@ -42,7 +47,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use futures_util::future::join_all;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, mpsc, watch};
@@ -52,38 +56,29 @@ use self::{
     calls::Way,
     coalesce::Coalesce,
     command::CommandLink,
-    endpoint::{Endpoint, Server},
+    endpoint::Endpoint,
     functions::Functions,
+    health::Health,
+    listened::{Listened, Tracked},
     names::{Names, Partition},
+    probes::Probed,
     reader::{Reader, Wish},
-    supervisor::Probed,
+    server::Server,
     topology::Topology,
-    track::{Budget, PlainTrack, Ticket, Track},
+    track::{Budget, PlainTrack},
 };
 use super::{BrokerError, BrokerEvent, Channels, Info, Page, Replay, Target};
 use crate::{
     channel::Channel,
     clock::Clock,
-    config::{Config, History, Namespace, Source},
+    config::{Config, History, Source},
     metrics::{Metrics, RedisCommand},
-    payload,
     position::{Position, Since},
-    publication::{Draft, Payload, Receipt},
+    publication::{Draft, Receipt},
 };
 
 /// Between two attempts at what a link or a moving slot does not allow just now.
 const RETRY: Duration = Duration::from_millis(50);
-
-/// Recent messages that this node keeps of all channels together, about; of one, no more than a history.
-const MIRRORS: usize = 64 * 1024 * 1024;
-
-/// What a channel's mirror may hold at least, however many channels there are.
-const SMALLEST_MIRROR: usize = 16 * 1024;
-
-fn mirror_budget(history: &History, others: usize) -> Budget {
-    let share = (MIRRORS / (others + 1)).max(SMALLEST_MIRROR);
-    Budget { messages: history.messages, bytes: share.min(history.bytes) }
-}
 
 /// What may be on the way from links to the reader.
 const INPUTS: usize = 256;
@@ -136,75 +131,6 @@ struct Inner {
     stop: CancellationToken,
 }
 
-/// Whether the gateway may be ready.
-#[derive(Debug)]
-struct Health {
-    /// All links were up once: from then on a lost one is a pause, and no reason to leave a load balancer.
-    was_up: bool,
-    /// An attempt failed.
-    has_failed: bool,
-    /// It must not serve this Redis.
-    refused: bool,
-    why: String,
-    /// What was said in the log since all was up.
-    said: Vec<String>,
-}
-
-/// A channel that this node listens to.
-struct Listened {
-    channel: Channel,
-    namespace: Arc<Namespace>,
-    partition: Partition,
-    /// Its Redis channel.
-    live: Bytes,
-    /// Cancelled once it was subscribed and its top is known.
-    joined: CancellationToken,
-    track: Mutex<Tracked>,
-    /// Since when nobody listens.
-    idle_since: Mutex<Option<Instant>>,
-}
-
-/// What is known of a channel, by where its messages come from.
-enum Tracked {
-    /// Published through Tidegate.
-    Log(Track),
-    /// Fed by other programs' PUBLISH.
-    Plain(PlainTrack),
-}
-
-impl Listened {
-    fn is_plain(&self) -> bool {
-        matches!(self.namespace.source, Source::Redis(_))
-    }
-
-    fn history(&self) -> &History {
-        &self.namespace.history
-    }
-
-    /// What a question about the whole channel must come back with.
-    fn ticket(&self) -> Option<Ticket> {
-        match &*self.track.lock() {
-            Tracked::Log(track) => track.ticket(),
-            Tracked::Plain(_) => None,
-        }
-    }
-
-    /// Whether this read is still awaited.
-    fn wants(&self, ticket: Ticket) -> bool {
-        match &*self.track.lock() {
-            Tracked::Log(track) => track.wanted().is_some_and(|(wanted, _)| wanted == ticket),
-            Tracked::Plain(_) => false,
-        }
-    }
-
-    fn doubt(&self) {
-        match &mut *self.track.lock() {
-            Tracked::Log(track) => track.doubt(),
-            Tracked::Plain(plain) => plain.doubt(),
-        }
-    }
-}
-
 impl Redis {
     /// Connects in the background, and gives the events of the channels that will be listened to.
     /// [`Redis::state`] says when it is up.
@@ -240,13 +166,7 @@ impl Redis {
             probes: Mutex::default(),
             proved: Mutex::default(),
             checked: Mutex::default(),
-            health: watch::Sender::new(Health {
-                was_up: false,
-                has_failed: false,
-                refused: false,
-                why: "Redis has not answered yet".into(),
-                said: Vec::new(),
-            }),
+            health: watch::Sender::new(Health::unknown()),
             node: format!("{:016x}", fastrand::u64(..)),
             stop: CancellationToken::new(),
         });
@@ -257,29 +177,6 @@ impl Redis {
         tokio::spawn(reader.run(input, wished));
         tokio::spawn(supervisor::run(Arc::clone(&inner), inputs));
         Ok((Self(inner), received))
-    }
-
-    /// Whether clients may be sent here.
-    ///
-    /// # Errors
-    /// Why not, in a sentence.
-    pub fn state(&self) -> Result<(), String> {
-        let health = self.0.health.borrow();
-        if health.was_up && !health.refused { Ok(()) } else { Err(health.why.clone()) }
-    }
-
-    /// Waits until the first attempt to reach Redis has ended, one way or the other.
-    ///
-    /// # Errors
-    /// This gateway must not serve this Redis: why, in a sentence.
-    pub async fn first_word(&self) -> Result<(), String> {
-        let mut health = self.0.health.subscribe();
-        let patience = self.0.config.broker.command_timeout * 2;
-        let spoke = health.wait_for(|health| health.was_up || health.refused || health.has_failed);
-        match tokio::time::timeout(patience, spoke).await {
-            Ok(Ok(health)) if health.refused => Err(health.why.clone()),
-            _ => Ok(()),
-        }
     }
 
     fn is_plain(&self, channel: &Channel) -> bool {
@@ -484,65 +381,6 @@ impl Redis {
     #[must_use]
     pub fn now(&self) -> u64 {
         self.0.now()
-    }
-}
-
-impl Inner {
-    fn listened(&self, channel: &Channel) -> Option<Arc<Listened>> {
-        let listened = self.listened.lock();
-        listened.get(channel).filter(|listened| listened.joined.is_cancelled()).cloned()
-    }
-
-    /// The channel among those that are listened to; it begins to be where it is not.
-    fn enter(&self, channel: &Channel) -> Arc<Listened> {
-        let mut all = self.listened.lock();
-        if let Some(listened) = all.get(channel) {
-            *listened.idle_since.lock() = None;
-            return Arc::clone(listened);
-        }
-        let namespace = Arc::clone(self.config.namespaces.of(channel.as_str()));
-        let budget = mirror_budget(&namespace.history, all.len());
-        let partition = self.names.partition(channel);
-        let (live, track) = match &namespace.source {
-            Source::Tidegate => (self.names.live(partition, channel), Tracked::Log(Track::joining(budget))),
-            Source::Redis(name) => (
-                name.of(channel.as_str()).into(),
-                Tracked::Plain(PlainTrack::joining(channel.clone(), budget)),
-            ),
-        };
-        let listened = Arc::new(Listened {
-            channel: channel.clone(),
-            namespace,
-            partition,
-            live,
-            joined: CancellationToken::new(),
-            track: Mutex::new(track),
-            idle_since: Mutex::new(None),
-        });
-        all.insert(channel.clone(), Arc::clone(&listened));
-        let _ = self.wishes.send(Wish::Listen(Arc::clone(&listened)));
-        listened
-    }
-
-    /// Forgets a channel that nobody has listened to for `linger`; whether it did.
-    fn let_go(&self, listened: &Arc<Listened>) -> bool {
-        let mut all = self.listened.lock();
-        let is_idle =
-            listened.idle_since.lock().is_some_and(|since| since.elapsed() >= self.config.broker.linger);
-        let is_same = all.get(&listened.channel).is_some_and(|now| Arc::ptr_eq(now, listened));
-        if is_idle && is_same {
-            all.remove(&listened.channel);
-        }
-        is_idle && is_same
-    }
-
-    /// The payload of another program's message: JSON where it parses, else text, else bytes. `None` where it
-    /// is over the limit.
-    fn foreign(&self, payload: Bytes) -> Option<Payload> {
-        if payload.len() > self.config.limits.message {
-            return None;
-        }
-        Some(payload::form(payload.clone()).unwrap_or_else(|_| payload::binary(payload)))
     }
 }
 

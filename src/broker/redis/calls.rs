@@ -12,9 +12,9 @@ use fred::types::Value;
 use super::{
     FILL, Inner, Listened, RETRY, Tracked,
     command::{CommandError, CommandLink},
-    endpoint::Server,
     functions::{Call, Read},
     names::Partition,
+    server::Server,
     track::Seen,
 };
 use crate::{
@@ -39,7 +39,7 @@ impl Call for Way {
     async fn call(&self, command: &'static str, arguments: Vec<Value>) -> Result<Value, CommandError> {
         match self.asking {
             true => self.link.ask(command, arguments).await,
-            false => self.link.call(command, arguments).await,
+            false => self.link.pipelined(command, arguments).await,
         }
     }
 
@@ -50,7 +50,7 @@ impl Call for Way {
 
 impl Call for CommandLink {
     async fn call(&self, command: &'static str, arguments: Vec<Value>) -> Result<Value, CommandError> {
-        Self::call(self, command, arguments).await
+        self.pipelined(command, arguments).await
     }
 }
 

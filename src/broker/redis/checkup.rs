@@ -18,8 +18,10 @@ pub use self::deployment::examine;
 use super::{
     command::{CommandError, CommandLink},
     endpoint::Endpoint,
+    functions::Held,
     names::{Names, Partition},
 };
+use crate::config::Namespaces;
 
 /// How much a finding matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -110,6 +112,7 @@ pub async fn look(
     link: &CommandLink,
     endpoint: &Endpoint,
     names: &Names,
+    namespaces: &Namespaces,
     partition: Option<Partition>,
 ) -> Vec<Finding> {
     let hello = link.hello();
@@ -117,7 +120,7 @@ pub async fn look(
     let mut findings = vec![Finding::good(format!("{name} {}", hello.version))];
     findings.push(rights::functions(link).await);
     if let Some(partition) = partition {
-        findings.extend(rights::acl(link, names, partition, endpoint.is_cluster()).await);
+        findings.extend(rights::acl(link, names, namespaces, partition, endpoint.is_cluster()).await);
         if partition == Partition(0) {
             findings.extend(partitions(link, names).await);
         }
@@ -151,11 +154,20 @@ pub async fn look(
     findings
 }
 
-/// Whether what is kept here was written with as many partitions as are configured.
+/// Whether what is kept here was written with as many partitions as are configured, in a format that can be read.
 async fn partitions(link: &CommandLink, names: &Names) -> Option<Finding> {
     let held = ask(link, "GET", vec![Value::Bytes(names.format())]).await.ok()?;
     let held = text(&held)?;
-    let (held, ours) = (held.split(' ').next()?.parse::<u16>().ok()?, names.partitions());
+    let (held, format) = held.split_once(' ')?;
+    let (held, ours) = (held.parse::<u16>().ok()?, names.partitions());
+    let held_here = Held { partitions: held.into(), format: format.parse().ok()? };
+    if !held_here.is_readable() {
+        let format = held_here.format;
+        return Some(Finding::failure(format!(
+            "it holds format {format} under this prefix, which this release cannot read: run the release that wrote it, \
+             or set another broker.prefix"
+        )));
+    }
     Some(match held == ours {
         true => Finding::good(format!("it holds {held} partitions under this prefix, as configured")),
         false => Finding::failure(format!(

@@ -1,5 +1,5 @@
-//! The connection that commands go through: one fred client, told never to reconnect, so that one connection is one
-//! life. Commands of many tasks are pipelined and share a flush.
+//! The link that commands go through: one fred client, told never to reconnect, so that one connection is one
+//! life; and beside it, with the same life, a [`Pipeline`] for what publishers wait for.
 //!
 //! What fred 10.1 does at the end, and what is made of it here: commands in flight fail at once with an I/O error; those
 //! that wait to be written are cancelled, the only use of that error kind; a client whose connection has ended goes on
@@ -30,14 +30,17 @@ use tokio_util::sync::CancellationToken;
 
 pub use super::error::{CommandError, ConnectError};
 use super::{
-    endpoint::{Endpoint, Role, Server},
+    endpoint::{Endpoint, Role},
     error::Problem,
-    resp::{CLIENT_NAME, Connection, Hello, error_text},
+    pipeline::{Pipeline, ROOM, weight},
+    resp::{CLIENT_NAME, Connection, Hello, database_problem, error_text},
+    server::Server,
 };
 
-/// One connection for commands to one server. It ends with the connection, and when it is dropped.
+/// The link for commands to one server. It ends with either of its connections, and when it is dropped.
 pub struct CommandLink {
     client: Client,
+    pipeline: Pipeline,
     server: Server,
     hello: Hello,
     life: Life,
@@ -47,20 +50,15 @@ pub struct CommandLink {
     answers: AtomicU64,
 }
 
-/// KiB of commands on their way; beyond, a command is refused at once. Fewer would not fill a fast link, more would only
-/// be late.
-const ROOM: u32 = 64 << 10;
-
-/// The task of a connection; it ends with this.
+/// The task of fred's connection, and the end of both connections; they end with this.
 struct Life {
     task: AbortHandle,
     closed: CancellationToken,
 }
 
 impl Life {
-    fn of(task: ConnectHandle) -> Self {
-        let life = Self { task: task.abort_handle(), closed: CancellationToken::new() };
-        let closed = life.closed.clone();
+    fn of(task: ConnectHandle, closed: CancellationToken) -> Self {
+        let life = Self { task: task.abort_handle(), closed: closed.clone() };
         tokio::spawn(async move {
             let _ = task.await;
             closed.cancel();
@@ -90,24 +88,37 @@ impl CommandLink {
         server: &Server,
         limit: Duration,
     ) -> Result<Self, ConnectError> {
-        let link = match timeout(limit, Self::start(endpoint, server, limit)).await {
-            Ok(Ok(link)) => link,
-            Ok(Err(error)) => return Err(why(endpoint, server, limit, &error).await),
-            Err(_) => return Err(ConnectError::new(server, endpoint.timed_out(limit))),
-        };
-        let greeted =
-            timeout(limit, link.greet(endpoint)).await.unwrap_or_else(|_| Err(endpoint.timed_out(limit)));
-        let hello = greeted.map_err(|problem| ConnectError::new(server, problem))?;
-        Ok(Self { hello, ..link })
+        // First, since fred says little of why it could not connect.
+        let (mut connection, hello) = Connection::open(endpoint, server, Role::Primary, limit).await?;
+        if !hello.is_primary() {
+            return Err(ConnectError::new(server, Problem::NotPrimary));
+        }
+        let connected = timeout(limit, async {
+            if endpoint.database() != 0 {
+                connection.select(endpoint.database()).await?;
+            }
+            let link = Self::start(endpoint, server, limit, connection, hello).await;
+            let link = link.map_err(|error| why(endpoint, limit, &error))?;
+            link.greet(endpoint).await.map(|()| link)
+        });
+        let connected = connected.await.unwrap_or_else(|_| Err(endpoint.timed_out(limit)));
+        connected.map_err(|problem| ConnectError::new(server, problem))
     }
 
-    async fn start(endpoint: &Endpoint, server: &Server, limit: Duration) -> Result<Self, Error> {
+    async fn start(
+        endpoint: &Endpoint,
+        server: &Server,
+        limit: Duration,
+        connection: Connection,
+        hello: Hello,
+    ) -> Result<Self, Error> {
+        let closed = CancellationToken::new();
         let fred = endpoint.fred(server, limit);
         let client = Client::new(fred.config, Some(fred.performance), Some(fred.connection), None);
         let mut life = None;
         // The outcome is broadcast once: whoever waits must do so before the connection begins.
         let begin = async {
-            life = Some(Life::of(client.connect()));
+            life = Some(Life::of(client.connect(), closed.clone()));
             pending::<()>().await;
         };
         tokio::select! {
@@ -118,34 +129,50 @@ impl CommandLink {
         let life = life.ok_or_else(|| Error::new(ErrorKind::Unknown, "the connection was not begun"))?;
         Ok(Self {
             client,
+            pipeline: Pipeline::begin(connection, endpoint.command_timeout(), closed),
             server: server.clone(),
-            hello: Hello::default(),
+            hello,
             life,
             room: Semaphore::new(ROOM as usize),
             answers: AtomicU64::new(0),
         })
     }
 
-    /// HELLO is allowed to everybody, whatever the ACL, and says all that is to be judged.
-    async fn greet(&self, endpoint: &Endpoint) -> Result<Hello, Problem> {
+    /// What the other connection has done already. HELLO is allowed to everybody, whatever the ACL.
+    async fn greet(&self, endpoint: &Endpoint) -> Result<(), Problem> {
         let answer = self.raw("HELLO", vec!["2".into(), "SETNAME".into(), CLIENT_NAME.into()]).await;
-        let answer = answer.map_err(|_| Problem::Closed)?;
         let (_, keys) = endpoint.login(Role::Primary);
-        let hello = Hello::read(answer, keys)?;
-        hello.check(Role::Primary, endpoint.is_cluster())?;
+        let hello = Hello::read(answer.map_err(|_| Problem::Closed)?, keys)?;
         if !hello.is_primary() {
             return Err(Problem::NotPrimary);
         }
-        if endpoint.database() != 0 {
-            let answer = self.raw("SELECT", vec![i64::from(endpoint.database()).into()]).await;
+        let database = endpoint.database();
+        if database != 0 {
+            let answer = self.raw("SELECT", vec![i64::from(database).into()]).await;
             if let Some(error) = error_text(&answer.map_err(|_| Problem::Closed)?) {
-                return Err(match error.starts_with("NOPERM") {
-                    true => Problem::Denied(error),
-                    false => Problem::Answer(format!("database {}: {error}", endpoint.database())),
-                });
+                return Err(database_problem(database, error));
             }
         }
-        Ok(hello)
+        Ok(())
+    }
+
+    /// Sends a command together with what else waits, and waits for its answer, at most `broker.command_timeout`.
+    /// What clients of the gateway wait for goes this way: few bytes, often, from many tasks.
+    ///
+    /// # Errors
+    /// What became of the command.
+    pub async fn pipelined(&self, command: &'static str, args: Vec<Value>) -> Result<Value, CommandError> {
+        let frame = self.pipeline.call(command, args).await?;
+        self.value(frame)
+    }
+
+    /// Asks both connections whether the server is there.
+    ///
+    /// # Errors
+    /// One of them has no answer.
+    pub async fn ping(&self) -> Result<(), CommandError> {
+        let (one, other) = tokio::join!(self.call("PING", Vec::new()), self.pipelined("PING", Vec::new()));
+        one.and(other).map(|_| ())
     }
 
     /// Sends a command and waits for its answer, at most `broker.command_timeout`.
@@ -184,11 +211,8 @@ impl CommandLink {
         self.guarded(self.client.custom_raw(custom(command), args)).await
     }
 
-    /// Room for a command; one that is larger than all the room takes all of it.
     fn room(&self, args: &[Value]) -> Result<SemaphorePermit<'_>, CommandError> {
-        let size: usize = args.iter().map(|arg| arg.as_bytes().map_or(0, <[u8]>::len)).sum();
-        let weight = u32::try_from(1 + size / 1024).unwrap_or(ROOM).min(ROOM);
-        self.room.try_acquire_many(weight).map_err(|_| CommandError::Unavailable)
+        self.room.try_acquire_many(weight(args)).map_err(|_| CommandError::Unavailable)
     }
 
     /// Runs `answer` while the connection lives. A timeout with no answer to anybody since is the end of the link.
@@ -270,18 +294,13 @@ fn custom(command: &'static str) -> CustomCommand {
     CustomCommand::new_static(command, ClusterHash::Random, false)
 }
 
-/// fred says little of why it could not connect: a connection of our own finds out.
-async fn why(endpoint: &Endpoint, server: &Server, limit: Duration, error: &Error) -> ConnectError {
-    if *error.kind() == ErrorKind::Timeout {
-        return ConnectError::new(server, endpoint.timed_out(limit));
-    }
-    match Connection::open(endpoint, server, Role::Primary, limit).await {
-        Err(problem) => problem,
-        // fred sends a PING where there is no password, and that may be forbidden.
-        Ok(_) if error.details().starts_with("NOPERM") => {
-            ConnectError::new(server, Problem::Denied(error.details().to_owned()))
-        }
-        Ok(_) => ConnectError::new(server, Problem::Network(error.details().to_owned())),
+/// What kept fred from connecting where a connection of our own could.
+fn why(endpoint: &Endpoint, limit: Duration, error: &Error) -> Problem {
+    match error.details() {
+        _ if *error.kind() == ErrorKind::Timeout => endpoint.timed_out(limit),
+        // It sends a PING where there is no password, and that may be forbidden.
+        text if text.starts_with("NOPERM") => Problem::Denied(text.to_owned()),
+        text => Problem::Network(text.to_owned()),
     }
 }
 

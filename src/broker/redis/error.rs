@@ -4,7 +4,7 @@ use std::{io, time::Duration};
 
 use fred::rustls;
 
-use super::endpoint::Server;
+use super::server::Server;
 
 /// A server, or a set of Sentinels, that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -14,9 +14,9 @@ use tokio::sync::mpsc;
 
 use super::{
     Inner, Listened, Tracked,
-    endpoint::Server,
     functions::Read,
     names::Partition,
+    server::Server,
     subscriber::{Push, SubscriberHandle},
     topology::Topology,
     track::{Seen, Step, Ticket, Track},

@@ -1,10 +1,10 @@
 //! Our own connection to a server: what opens it, greets it and asks it one thing at a time. The subscriber lives
 //! on one; discovery and the search for a connection's fault use one for a moment.
 
-use std::{io, time::Duration};
+use std::{fmt::Write, io, time::Duration};
 
 use bytes::{Buf, Bytes, BytesMut};
-use fred::{rustls::pki_types::ServerName, socket2::SockRef};
+use fred::{rustls::pki_types::ServerName, socket2::SockRef, types::Value};
 use redis_protocol::resp3::{decode::complete::decode_bytes_mut, types::BytesFrame};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -14,8 +14,9 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use super::{
-    endpoint::{Endpoint, Role, Server, keepalive},
+    endpoint::{Endpoint, Role, keepalive},
     error::{ConnectError, Problem},
+    server::Server,
 };
 
 /// What our connections are called in `CLIENT LIST`.
@@ -78,6 +79,15 @@ impl Connection {
         let hello = Hello::read(answer, keys)?;
         hello.check(role, endpoint.is_cluster())?;
         Ok((connection, hello))
+    }
+
+    /// Chooses a database.
+    ///
+    /// # Errors
+    /// There is none of this number, or it is forbidden.
+    pub(super) async fn select(&mut self, database: u32) -> Result<(), Problem> {
+        let answer = self.ask(&[b"SELECT", database.to_string().as_bytes()]).await?;
+        error_text(&answer).map_or(Ok(()), |error| Err(database_problem(database, error)))
     }
 
     /// Sends a command and waits for its answer, an error reply being one.
@@ -210,14 +220,43 @@ fn greeting_problem(error: &str, keys: &'static str) -> Problem {
     }
 }
 
+/// What an error reply to SELECT says.
+pub(super) fn database_problem(database: u32, error: String) -> Problem {
+    match error.starts_with("NOPERM") {
+        true => Problem::Denied(error),
+        false => Problem::Answer(format!("database {database}: {error}")),
+    }
+}
+
 /// Appends a command.
 pub(super) fn encode(output: &mut BytesMut, command: &[&[u8]]) {
-    output.extend_from_slice(format!("*{}\r\n", command.len()).as_bytes());
+    head(output, '*', command.len());
     for part in command {
-        output.extend_from_slice(format!("${}\r\n", part.len()).as_bytes());
-        output.extend_from_slice(part);
-        output.extend_from_slice(b"\r\n");
+        bulk(output, part);
     }
+}
+
+/// Appends a command with arguments as fred takes them: strings, bytes and integers.
+pub(super) fn encode_values(output: &mut BytesMut, command: &str, args: &[Value]) {
+    head(output, '*', args.len() + 1);
+    bulk(output, command.as_bytes());
+    for arg in args {
+        match arg {
+            Value::Integer(n) => bulk(output, n.to_string().as_bytes()),
+            other => bulk(output, other.as_bytes().unwrap_or_default()),
+        }
+    }
+}
+
+fn head(output: &mut BytesMut, kind: char, length: usize) {
+    // Memory has no errors.
+    let _ = write!(output, "{kind}{length}\r\n");
+}
+
+fn bulk(output: &mut BytesMut, bytes: &[u8]) {
+    head(output, '$', bytes.len());
+    output.extend_from_slice(bytes);
+    output.extend_from_slice(b"\r\n");
 }
 
 /// Takes the next whole frame from `input`. Attributes before a frame are dropped with it.

@@ -16,9 +16,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    endpoint::{Endpoint, Role, Server},
+    endpoint::{Endpoint, Role},
     error::{ConnectError, Problem},
     resp::{Connection, Hello, READ, Stream, bytes, decode, encode, error_text},
+    server::Server,
 };
 
 /// What a frame needs beside its payload: the names, the lengths.

@@ -2,45 +2,30 @@
 //! and proves every two seconds that what is published comes back. A link lives once: whatever ends it, a new
 //! one is made and what hung on it is in doubt until it was compared.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use tokio::{
-    sync::{mpsc, watch},
-    time::sleep,
-};
+use tokio::{sync::mpsc, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Inner,
     checkup::{self, Severity},
     command::{CommandError, CommandLink, ConnectError},
-    endpoint::Server,
     names::Partition,
+    probes::{PROBE, Proving, prove},
     reader::Input,
-    subscriber::{Subscriber, SubscriberHandle, SubscriberStream},
+    server::Server,
+    subscriber::{Subscriber, SubscriberStream},
     topology::{self, Topology},
 };
 use crate::metrics::{RedisEnd, RedisRole};
 
-/// Between two probes, and two looks at what moves.
-const PROBE: Duration = Duration::from_secs(2);
-
-/// Probes that may be missing before a pub/sub link is no longer believed.
-const MISSED: u64 = 2;
-
 /// Pushes handed on at once.
 const PUSHES: usize = 256;
 
-/// Different sentences of what is in the way that are said only once.
-const SAID: usize = 32;
-
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// Half as much again at most: everything goes on within a second of Redis being back.
+const LONGEST_PAUSE: Duration = Duration::from_millis(400);
 
 /// The pauses between attempts: longer each time, and never the same for all nodes.
 struct Backoff(Duration);
@@ -139,20 +124,6 @@ impl Drop for InUse<'_> {
     }
 }
 
-/// Forgets the probes of a pub/sub link when it is dropped, however its life ends: only those of this life.
-struct Proving<'a>(&'a Inner, &'a Server, Option<u64>);
-
-impl Drop for Proving<'_> {
-    fn drop(&mut self) {
-        let Self(inner, server, life) = self;
-        let mut probes = inner.probes.lock();
-        if probes.get(*server).map(|probed| probed.life) == *life {
-            probes.remove(*server);
-            inner.proved.lock().remove(*server);
-        }
-    }
-}
-
 async fn keep_commands(inner: Arc<Inner>, server: Server) {
     let timeout = inner.endpoint.command_timeout();
     let mut backoff = Backoff::new();
@@ -188,7 +159,8 @@ fn check_once(inner: &Arc<Inner>, link: &Arc<CommandLink>) {
     tokio::spawn(until(inner.stop.clone(), async move {
         let server = link.server();
         let partition = inner.topology.read().partitions_of(server).next();
-        for finding in checkup::look(&link, &inner.endpoint, &inner.names, partition).await {
+        let (endpoint, names, namespaces) = (&inner.endpoint, &inner.names, &inner.config.namespaces);
+        for finding in checkup::look(&link, endpoint, names, namespaces, partition).await {
             match finding.severity {
                 Severity::Good => tracing::debug!(%server, "{}", finding.sentence),
                 Severity::Unchecked => tracing::info!(%server, "{}", finding.sentence),
@@ -205,8 +177,7 @@ async fn watch(link: &CommandLink, timeout: Duration) -> RedisEnd {
             () = link.closed() => return RedisEnd::Closed,
             () = sleep(PROBE / 2) => {}
         }
-        let answer = tokio::time::timeout(timeout, link.call("PING", Vec::new())).await;
-        if !matches!(answer, Ok(Ok(_))) {
+        if !matches!(tokio::time::timeout(timeout, link.ping()).await, Ok(Ok(()))) {
             return if link.is_closed() { RedisEnd::Closed } else { RedisEnd::Silent };
         }
     }
@@ -220,7 +191,7 @@ async fn keep_subscribed(inner: Arc<Inner>, inputs: mpsc::Sender<Input>, server:
             Ok((handle, stream)) => {
                 backoff = Backoff::new();
                 let probe = inner.begin_probes(&server, &handle);
-                let proving = Proving(&inner, &server, probe.as_ref().map(|probe| probe.life));
+                let proving = Proving::of(&inner, &server, probe.as_ref());
                 inner.metrics.redis_up(RedisRole::Pubsub, true);
                 if inputs.send(Input::Up(server.clone(), handle)).await.is_err() {
                     return;
@@ -262,80 +233,6 @@ async fn hand_on(inputs: &mpsc::Sender<Input>, server: &Server, mut stream: Subs
         }
     }
     RedisEnd::Closed
-}
-
-/// The probes of one life of a pub/sub link.
-pub(super) struct Probe {
-    channel: Bytes,
-    partition: Partition,
-    /// Tells lives apart.
-    life: u64,
-    /// The number of the newest one that came back; `None` until the subscription to them is confirmed.
-    back: watch::Receiver<Option<u64>>,
-}
-
-/// What the reader needs to know of them.
-pub(super) struct Probed {
-    channel: Bytes,
-    life: u64,
-    sent: Instant,
-    back: watch::Sender<Option<u64>>,
-}
-
-/// Publishes probes; ends where they no longer come back.
-async fn prove(
-    inner: &Inner,
-    inputs: &mpsc::Sender<Input>,
-    server: &Server,
-    probe: Option<Probe>,
-) -> RedisEnd {
-    let Some(mut probe) = probe else {
-        return std::future::pending().await;
-    };
-    let confirmed = tokio::time::timeout(PROBE * 2, probe.back.wait_for(Option::is_some));
-    if !matches!(confirmed.await, Ok(Ok(_))) {
-        return RedisEnd::Deaf;
-    }
-    let mut ticks = tokio::time::interval(PROBE);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let (mut number, mut published, mut known, mut identity) = (0, 0, 0, None);
-    loop {
-        ticks.tick().await;
-        if inner.topology.read().owner_of(probe.partition) != Some(server) {
-            return RedisEnd::Moved;
-        }
-        let back = probe.back.borrow().unwrap_or(0);
-        // One that came late is a sign of life too.
-        if back == number || std::mem::replace(&mut known, back) != back {
-            published = 0;
-        } else if published >= MISSED {
-            return RedisEnd::Silent;
-        }
-        number += 1;
-        inner.probing(server);
-        let Some(link) = inner.link_to(server) else { continue };
-        let payload = format!("{} {number}", probe.life);
-        let answer = inner.functions.probe(&*link, probe.partition, &probe.channel, &payload).await;
-        let Ok(answer) = answer else {
-            // Nothing is known: the command link has its own watch.
-            number = back;
-            continue;
-        };
-        published += 1;
-        inner.heard(answer.now_ms);
-        if answer.receivers == 0 {
-            return RedisEnd::Deaf;
-        }
-        let was_emptied = !answer.has_state;
-        if was_emptied {
-            let _ = inner.open(&link, server).await;
-        }
-        let changed = identity.as_ref().is_some_and(|known| *known != answer.identity);
-        identity = Some(answer.identity);
-        if (was_emptied || changed) && inputs.send(Input::Compare(server.clone())).await.is_err() {
-            return RedisEnd::Closed;
-        }
-    }
 }
 
 impl Inner {
@@ -382,7 +279,7 @@ impl Inner {
     }
 
     /// Tells Redis from when on it can vouch for the channels of this server's partitions.
-    async fn open(&self, link: &CommandLink, server: &Server) -> Result<(), CommandError> {
+    pub(super) async fn open(&self, link: &CommandLink, server: &Server) -> Result<(), CommandError> {
         let topology = Arc::clone(&self.topology.read());
         let partitions = topology.partitions_of(server);
         let opened = partitions.map(|partition| self.functions.open(link, partition));
@@ -391,56 +288,6 @@ impl Inner {
             self.heard(opened?.now_ms);
         }
         Ok(())
-    }
-
-    /// Begins the probes of a new pub/sub link: `None` where its server owns no partition.
-    fn begin_probes(&self, server: &Server, handle: &SubscriberHandle) -> Option<Probe> {
-        let topology = Arc::clone(&self.topology.read());
-        let partition = topology.partitions_of(server).next()?;
-        let channel = self.names.probe(partition, &self.node);
-        match topology.sharded {
-            true => handle.ssubscribe(std::slice::from_ref(&channel)),
-            false => handle.subscribe(std::slice::from_ref(&channel)),
-        }
-        let (sender, back) = watch::channel(None);
-        let life = fastrand::u64(..);
-        let probed = Probed { channel: channel.clone(), life, sent: Instant::now(), back: sender };
-        self.probes.lock().insert(server.clone(), probed);
-        Some(Probe { channel, partition, life, back })
-    }
-
-    fn probing(&self, server: &Server) {
-        if let Some(probed) = self.probes.lock().get_mut(server) {
-            probed.sent = Instant::now();
-        }
-    }
-
-    /// Takes a probe that came back: up to the second that it bears, everything published has come here.
-    /// `None` where it is no probe of this link.
-    pub(super) fn probed(&self, server: &Server, channel: &[u8], payload: &[u8]) -> Option<u64> {
-        let probes = self.probes.lock();
-        let probed = probes.get(server).filter(|probed| probed.channel == channel)?;
-        let mut words = std::str::from_utf8(payload).ok()?.split(' ');
-        let now_ms: u64 = words.next()?.parse().ok()?;
-        let life: u64 = words.next()?.parse().ok()?;
-        let number: u64 = words.next()?.parse().ok()?;
-        if life != probed.life {
-            return None;
-        }
-        probed.back.send_replace(Some(number));
-        self.metrics.redis_probed(probed.sent.elapsed());
-        self.proved.lock().insert(server.clone());
-        drop(probes);
-        self.is_up();
-        Some(now_ms / 1000)
-    }
-
-    /// The subscription to the probes of this link is confirmed.
-    pub(super) fn is_heard(&self, server: &Server, channel: &[u8]) {
-        let probes = self.probes.lock();
-        if let Some(probed) = probes.get(server).filter(|probed| probed.channel == channel) {
-            probed.back.send_if_modified(|back| back.replace(back.unwrap_or(0)).is_none());
-        }
     }
 
     /// A subscription was refused.
@@ -453,54 +300,5 @@ impl Inner {
             ));
         }
         self.rediscover.notify_one();
-    }
-
-    /// A link is up; the gateway is ready once all are.
-    fn is_up(&self) {
-        let topology = Arc::clone(&self.topology.read());
-        let links = self.links.read();
-        let proved = self.proved.lock();
-        let is_up = |server| links.contains_key(server) && proved.contains(server);
-        let all = !topology.primaries.is_empty() && topology.primaries.iter().all(is_up);
-        if !all {
-            return;
-        }
-        self.health.send_if_modified(|health| {
-            if !health.was_up {
-                tracing::info!(primaries = topology.primaries.len(), "Redis is up");
-            } else if !health.why.is_empty() {
-                tracing::info!("Redis is back");
-            }
-            let changes = !health.was_up || !health.why.is_empty();
-            health.was_up = true;
-            health.why.clear();
-            health.said.clear();
-            changes
-        });
-    }
-
-    /// Something is in the way; said once until all is up again, though several things take turns.
-    fn is_down(&self, why: &dyn std::fmt::Display) {
-        let why = why.to_string();
-        self.health.send_if_modified(|health| {
-            let is_new = health.why != why;
-            if is_new && !health.said.contains(&why) {
-                tracing::warn!("{why}");
-                if health.said.len() < SAID {
-                    health.said.push(why.clone());
-                }
-            }
-            health.why = why;
-            !std::mem::replace(&mut health.has_failed, true) || is_new
-        });
-    }
-
-    /// This gateway must not serve this Redis.
-    fn refuse(&self, why: String) -> String {
-        self.health.send_modify(|health| {
-            health.refused = true;
-            health.why.clone_from(&why);
-        });
-        why
     }
 }

@@ -8,13 +8,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    command::CommandLink,
-    endpoint::{Endpoint, Server},
-};
+use super::{command::CommandLink, endpoint::Endpoint, server::Server};
 use crate::config::Config;
 
 pub(super) const LIMIT: Duration = Duration::from_secs(2);
+
+/// As it was when this was built: cargo builds anew where it changes. `valkey-server` takes the same words.
+pub(super) const SERVER: &str = match option_env!("TEST_REDIS_SERVER") {
+    Some(program) => program,
+    None => "redis-server",
+};
 
 /// A redis-server of its own, killed when it is dropped, with a directory that goes with it.
 pub(super) struct Redis {
@@ -87,7 +90,7 @@ impl Redis {
 
     fn spawn(options: &[String], dir: &Path) -> Child {
         let log = std::fs::File::create(dir.join("log")).unwrap();
-        Command::new("redis-server").args(options).stdout(log).stderr(Stdio::null()).spawn().unwrap()
+        Command::new(SERVER).args(options).stdout(log).stderr(Stdio::null()).spawn().unwrap()
     }
 
     /// Until it answers anything, an error too; `false` where it ended instead.

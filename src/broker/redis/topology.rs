@@ -10,10 +10,11 @@ use tokio::{task::JoinSet, time::timeout};
 pub use self::nodes::{Nodes, Slots};
 use super::{
     command::CommandLink,
-    endpoint::{Endpoint, Role, Server},
+    endpoint::{Endpoint, Role},
     error::{CommandError, ConnectError, Problem},
     names::Partition,
     resp::{Connection, bytes, error_text, pairs, text},
+    server::Server,
 };
 use crate::config::Deployment;
 

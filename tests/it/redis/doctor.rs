@@ -2,7 +2,7 @@
 
 use crate::support::fleet::Node;
 use crate::support::process::{free_port, run, tidegate};
-use crate::support::redis::{Cluster, Replicated, Server, Settings, until};
+use crate::support::redis::{Cluster, Directory, Replicated, Server, Settings, until};
 
 /// What it says of this broker, and its exit code.
 async fn doctor(url: &str, keys: &[(&str, &str)]) -> (i32, String) {
@@ -32,7 +32,6 @@ async fn a_server_that_is_well_replicated_is_fine() {
     for words in [
         &["ok", "public.listen", "free"][..],
         &["ok", "internal.listen", "free"],
-        &["ok", "Redis 7"],
         &["ok", "Functions are allowed"],
         &["ok", "the ACL allows"],
         &["ok", "INFO is allowed"],
@@ -44,6 +43,7 @@ async fn a_server_that_is_well_replicated_is_fine() {
     ] {
         has(&said, words);
     }
+    assert!(said.contains(": Redis 7.") || said.contains(": Valkey "), "{said}");
     let place = pair.servers[0].address().to_string();
     let of_redis: Vec<&str> = said.lines().filter(|line| line.contains(&place)).collect();
     assert!(of_redis.iter().all(|line| line.starts_with("ok")), "{said}");
@@ -124,6 +124,34 @@ async fn what_the_acl_refuses_is_told_or_could_not_be_checked() {
 }
 
 #[tokio::test]
+async fn the_acl_is_asked_for_the_channels_that_other_programs_feed() {
+    let settings =
+        [("none", "&tidegate:*"), ("narrow", "&tidegate:* &feed.news:*"), ("all", "&tidegate:* &feed.*")]
+            .iter()
+            .fold(Settings::default(), |all, (name, channels)| {
+                all.user(name, "pw", &format!("~* {channels} +@all"))
+            });
+    let redis = Server::start(settings).await;
+    let directory = Directory::new();
+    let file = directory.path().join("tidegate.toml");
+    let namespace = |name| {
+        format!("[[namespaces]]\nname = '{name}'\nsource = 'redis'\nredis_channel = 'feed.{{channel}}'\n")
+    };
+    std::fs::write(&file, namespace("prices") + &namespace("news")).expect("writes");
+    let keys = [("TIDEGATE_CONFIG", file.to_str().expect("a path"))];
+    for (user, refused) in [("none", 2), ("narrow", 1), ("all", 0)] {
+        let (code, said) = doctor(&format!("redis://{user}:pw@{}", redis.address()), &keys).await;
+        assert_eq!(code, i32::from(refused > 0), "{user}: {said}");
+        assert_eq!(said.matches("the ACL refuses SUBSCRIBE").count(), refused, "{user}: {said}");
+        if refused > 0 {
+            has(&said, &["fail", "the ACL refuses SUBSCRIBE", "allow the user &feed.prices:* +subscribe"]);
+        } else {
+            has(&said, &["ok", "the ACL allows"]);
+        }
+    }
+}
+
+#[tokio::test]
 async fn replicas_that_are_away_are_told() {
     let primary = Server::start(Settings::default().with("min-replicas-to-write 1")).await;
     let (code, said) = doctor(&primary.url(), &[]).await;
@@ -197,6 +225,10 @@ async fn a_redis_that_is_away_or_another_deployments_fails() {
     let (code, said) = doctor(&redis.url(), &[]).await;
     assert_eq!(code, 1, "{said}");
     has(&said, &["fail", "64 partitions", "broker.partitions = 64"]);
+    redis.command(&["SET", "tidegate:{0}:format", "256 9"]).await;
+    let (code, said) = doctor(&redis.url(), &[]).await;
+    assert_eq!(code, 1, "{said}");
+    has(&said, &["fail", "format 9", "broker.prefix"]);
 }
 
 #[tokio::test]

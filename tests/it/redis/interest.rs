@@ -143,54 +143,89 @@ async fn nothing_is_written_outside_of_the_prefix() {
     gateway.finish(client).await;
 }
 
-#[tokio::test]
-async fn two_thousand_channels_are_followed_again_with_a_few_hundred_commands() {
+/// Follows so many channels, ends the link, and gives the time until all are followed again.
+async fn follow_again(count: usize) -> Duration {
     let (redis, prefix) = (Server::plain().await, prefix());
     let gateway = over(&redis, &prefix, |builder| builder).await;
     let mut clients = Vec::new();
-    for number in 0..16 {
-        let channels: Vec<String> =
-            (0..125).map(|index| format!("channel=many:{}", number * 125 + index)).collect();
-        clients.push(Client::connect(&gateway, Transport::Ndjson, &channels.join("&")).await);
+    let names: Vec<String> = (0..count).map(|index| format!("channel=many:{index}")).collect();
+    for names in names.chunks(125) {
+        clients.push(Client::connect(&gateway, Transport::Ndjson, &names.join("&")).await);
     }
-    assert_eq!(followed(&redis, &prefix, "many").await.len(), 2000);
+    assert_eq!(followed(&redis, &prefix, "many").await.len(), count);
     redis.command(&["CONFIG", "RESETSTAT"]).await;
     redis.command(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+    let killed = Instant::now();
     until("all are followed again", async || {
-        (followed(&redis, &prefix, "many").await.len() == 2000).then_some(())
+        (followed(&redis, &prefix, "many").await.len() == count).then_some(())
     })
     .await;
-    let commands = count(&redis, &["subscribe", "ssubscribe"]).await;
+    let taken = killed.elapsed();
+    let commands = self::count(&redis, &["subscribe", "ssubscribe"]).await;
     assert!((1..=600).contains(&commands), "{commands} commands");
     // And they are live, with nothing lost meanwhile.
-    gateway.publish("many:1999", "7").await;
-    let last = clients.last_mut().expect("sixteen");
+    gateway.publish(&format!("many:{}", count - 1), "7").await;
+    let last = clients.last_mut().expect("some");
     assert_eq!(last.message().await.number(), 7);
     gateway.finish(clients).await;
+    taken
 }
 
 #[tokio::test]
-async fn many_who_resume_at_once_at_a_fresh_node_cost_a_handful_of_reads() {
+async fn two_thousand_channels_are_followed_again_with_a_few_hundred_commands() {
+    follow_again(2000).await;
+}
+
+/// `cargo test --release --test it interest -- --ignored --nocapture --test-threads=1`
+#[tokio::test]
+#[ignore = "a measurement, for docs/benchmarks.md"]
+async fn ten_thousand_channels_are_followed_again_within_a_second() {
+    let taken = follow_again(10_000).await;
+    println!("10,000 channels are followed again after {taken:?}");
+    assert!(taken < Duration::from_secs(1), "{taken:?}");
+}
+
+/// So many clients resume in one channel at a node that has seen nothing of it yet; gives how many shared a read.
+async fn resume_at_once(count: usize) -> f64 {
     let (redis, prefix) = (Server::plain().await, prefix());
     let first = over(&redis, &prefix, |builder| builder).await;
     let ids = first.publish_numbers("a", 1, 30).await;
-    // One that has seen nothing yet.
     let second = over(&redis, &prefix, |builder| builder).await;
     redis.command(&["CONFIG", "RESETSTAT"]).await;
+    let reads =
+        async || second.metric("tidegate_redis_command_duration_seconds_count", &[("op", "read")]).await;
+    let before = reads().await;
     let query = format!("channel=a&since={}", ids[9]);
-    let connecting = (0..200).map(|number| Client::connect(&second, Transport::STREAMS[number % 3], &query));
+    let connecting =
+        (0..count).map(|number| Client::connect(&second, Transport::STREAMS[number % 3], &query));
     let mut clients = futures_util::future::join_all(connecting).await;
     for client in &mut clients {
         assert_eq!(client.numbers(20).await, (11..=30).collect::<Vec<_>>());
     }
+    let read = reads().await - before;
+    println!("{count} clients resumed with {read} reads of Redis");
+    assert!((1.0..=5.0).contains(&read), "a handful: {read}");
     // Every function that either node called, probes and counts among them.
-    let functions = count(&redis, &["fcall", "fcall_ro", "evalsha", "eval"]).await;
+    let functions = self::count(&redis, &["fcall", "fcall_ro", "evalsha", "eval"]).await;
     assert!(functions <= 60, "{:?}", calls(&redis).await);
-    assert_eq!(count(&redis, &["subscribe", "ssubscribe"]).await, 1, "{:?}", calls(&redis).await);
+    assert_eq!(self::count(&redis, &["subscribe", "ssubscribe"]).await, 1, "{:?}", calls(&redis).await);
     let shared = second.metric("tidegate_catchup_coalesced_total", &[]).await;
-    assert!(shared > 100.0, "{shared} of 200 shared a read");
     first.finish(()).await;
     second.finish(clients).await;
+    shared
+}
+
+#[tokio::test]
+async fn many_who_resume_at_once_at_a_fresh_node_cost_a_handful_of_reads() {
+    let shared = resume_at_once(200).await;
+    assert!(shared > 100.0, "{shared} of 200 shared a read");
+}
+
+/// As [`ten_thousand_channels_are_followed_again_within_a_second`].
+#[tokio::test]
+#[ignore = "a measurement, for docs/benchmarks.md"]
+async fn five_thousand_who_resume_at_once_cost_a_handful_of_reads() {
+    resume_at_once(5000).await;
 }
 
 #[tokio::test]

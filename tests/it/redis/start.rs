@@ -13,7 +13,7 @@ use crate::support::process::free_port;
 use crate::support::redis::{Cluster, Replicated, Server, Settings, until};
 use crate::support::{Answer, Client, Conn};
 
-async fn post(node: &Node, headers: &[(&str, &str)]) -> Answer {
+pub async fn post(node: &Node, headers: &[(&str, &str)]) -> Answer {
     let mut conn = Conn::open(node.internal).await;
     let mut all = vec![("Content-Type", "application/json")];
     all.extend(headers);
@@ -80,26 +80,31 @@ async fn while_redis_is_away_publishing_is_refused_at_once_and_clients_stay() {
     for client in &mut clients {
         assert_eq!(client.numbers(1).await, [1]);
     }
-    redis.kill9();
-    until("it has noticed", async || (post(&node, &[]).await.status() == 503).then_some(())).await;
-    let begun = Instant::now();
-    for _ in 0..20 {
-        refuses(&post(&node, &[]).await);
+    let mut quickest = Duration::MAX;
+    for _ in 0..3 {
+        redis.kill9();
+        until("it has noticed", async || (post(&node, &[]).await.status() == 503).then_some(())).await;
+        let begun = Instant::now();
+        for _ in 0..20 {
+            refuses(&post(&node, &[]).await);
+        }
+        // A tenth of one command's time-out each: nobody waits for a dead link.
+        assert!(begun.elapsed() < Duration::from_secs(4), "20 refusals in {:?}", begun.elapsed());
+        let (ready, why) = node.ready().await;
+        assert_eq!(ready, 200, "or every gateway would leave the load balancer at once: {why}");
+        redis.run().await;
+        let back = Instant::now();
+        until("it publishes again", async || (post(&node, &[]).await.status() == 202).then_some(())).await;
+        for client in &mut clients {
+            // Another process, another fence: this gap is among those that are promised.
+            let (reason, ..) = client.gap().await;
+            assert_eq!(reason, "failover");
+            assert_eq!(client.numbers(1).await, [1]);
+        }
+        quickest = quickest.min(back.elapsed());
     }
-    // A tenth of one command's time-out each: nobody waits for a dead link.
-    assert!(begun.elapsed() < Duration::from_secs(4), "20 refusals in {:?}", begun.elapsed());
-    let (ready, why) = node.ready().await;
-    assert_eq!(ready, 200, "or every gateway would leave the load balancer at once: {why}");
-    redis.run().await;
-    let back = Instant::now();
-    until("it publishes again", async || (post(&node, &[]).await.status() == 202).then_some(())).await;
-    assert!(back.elapsed() < Duration::from_secs(5), "back after {:?}", back.elapsed());
-    for client in &mut clients {
-        // Another process, another fence: this gap is among those that are promised.
-        let (reason, ..) = client.gap().await;
-        assert_eq!(reason, "failover");
-        assert_eq!(client.numbers(1).await, [1]);
-    }
+    // Of three, since a machine that is busy with other tests is late now and then.
+    assert!(quickest < Duration::from_secs(1), "everything goes on after {quickest:?}");
 }
 
 #[tokio::test]
@@ -160,72 +165,6 @@ pub async fn complains(url: &str, keys: &[(&str, &str)], words: &[&str]) {
         let found = word.split('|').any(|word| said.to_lowercase().contains(&word.to_lowercase()));
         assert!(found, "{word:?} is not in: {said}");
     }
-}
-
-#[tokio::test]
-async fn a_wrong_or_missing_password_is_told_in_a_sentence() {
-    let settings = Settings::default().password("right").user("gate", "right", "~* &* +@all");
-    let redis = Server::start(settings).await;
-    let place = redis.address().to_string();
-    complains(&redis.url(), &[], &[&place, "password", "broker.password"]).await;
-    complains(&format!("redis://:s3cr3t@{place}"), &[], &[&place, "password"]).await;
-    complains(&format!("redis://gate:s3cr3t@{place}"), &[], &[&place, "password"]).await;
-    let keys = [("TIDEGATE_BROKER__USERNAME", "gate"), ("TIDEGATE_BROKER__PASSWORD", "s3cr3t")];
-    complains(&redis.url(), &keys, &[&place, "password"]).await;
-    // And the right ones are taken from each place.
-    for (url, keys) in [
-        (format!("redis://:right@{place}"), vec![]),
-        (format!("redis://gate:right@{place}"), vec![]),
-        (redis.url(), vec![("TIDEGATE_BROKER__USERNAME", "gate"), ("TIDEGATE_BROKER__PASSWORD", "right")]),
-    ] {
-        let mut all = vec![("TIDEGATE_BROKER__URL", url.as_str())];
-        all.extend(keys);
-        let mut node = Node::new(&all);
-        node.start().await;
-        post(&node, &[]).await.expect(202);
-    }
-}
-
-#[tokio::test]
-async fn an_acl_that_forbids_too_much_is_told_in_a_sentence() {
-    let rules = [
-        ("nokeys", "~other:* &* +@all"),
-        ("nochannels", "~* &other:* +@all"),
-        ("nofunctions", "~* &* +@all -@scripting"),
-        ("nopubsub", "~* &* +@all -subscribe -ssubscribe"),
-    ];
-    let settings =
-        rules.iter().fold(Settings::default(), |settings, (name, rules)| settings.user(name, "pw", rules));
-    let redis = Server::start(settings).await;
-    let place = redis.address().to_string();
-    for (name, _) in rules {
-        complains(&format!("redis://{name}:pw@{place}"), &[], &[&place, "ACL|permission"]).await;
-    }
-}
-
-#[tokio::test]
-async fn without_the_right_to_info_it_serves_with_a_loud_warning() {
-    let redis = Server::start(Settings::default().user("gate", "pw", "~* &* +@all -info")).await;
-    let mut node = Node::new(&[("TIDEGATE_BROKER__URL", &format!("redis://gate:pw@{}", redis.address()))]);
-    node.start().await;
-    post(&node, &[]).await.expect(202);
-    until("it warns", async || node.said().contains("INFO").then_some(())).await;
-}
-
-#[tokio::test]
-async fn where_functions_are_refused_a_script_does_the_same() {
-    let redis =
-        Server::start(Settings::default().user("gate", "pw", "~* &* +@all -function -fcall -fcall_ro")).await;
-    let mut node = Node::new(&[("TIDEGATE_BROKER__URL", &format!("redis://gate:pw@{}", redis.address()))]);
-    node.start().await;
-    let options = Options::default();
-    let mut client =
-        Client::connect_with(node.public, Transport::Ndjson, "channel=a&since=earliest", options).await;
-    for _ in 0..3 {
-        post(&node, &[]).await.expect(202);
-        redis.command(&["SCRIPT", "FLUSH"]).await;
-    }
-    assert_eq!(client.numbers(3).await, [1, 1, 1]);
 }
 
 #[tokio::test]
@@ -340,6 +279,37 @@ async fn a_second_gateway_with_other_partitions_refuses_to_start() {
 }
 
 #[tokio::test]
+async fn a_format_that_is_two_versions_away_is_refused_and_the_next_one_is_served_beside() {
+    let redis = Server::plain().await;
+    let url = redis.url();
+    redis.command(&["SET", "tidegate:{0}:format", "256 3"]).await;
+    let mut strange = Node::new(&[("TIDEGATE_BROKER__URL", &url)]);
+    strange.spawn();
+    let status = strange.process().exit(Duration::from_secs(30)).await;
+    let said = strange.said();
+    assert_ne!(status.code(), Some(0), "{said}");
+    assert!(said.contains("format 3"), "{said}");
+    redis.command(&["SET", "tidegate:{0}:format", "256 2"]).await;
+    let mut beside = Node::new(&[("TIDEGATE_BROKER__URL", &url)]);
+    beside.start().await;
+    let mut client =
+        Client::connect_with(beside.public, Transport::Sse, "channel=a", Options::default()).await;
+    // The other's envelope: one block more than ours, before the payload.
+    let live: Vec<String> = redis.ask(&["PUBSUB", "CHANNELS", "*:live:*:a"]).await;
+    post(&beside, &[]).await.expect(202);
+    assert_eq!(client.numbers(1).await, [1]);
+    let logs = redis.keys("*log:a").await;
+    let entries: Vec<(String, Vec<(String, Vec<u8>)>)> = redis.ask(&["XRANGE", &logs[0], "-", "+"]).await;
+    let mut envelope = entries[0].1[0].1.clone();
+    let payload = envelope.len() - 1;
+    // Version 2, offset 2.
+    (envelope[0], envelope[9]) = (2, 2);
+    envelope.splice(payload.., [0, 3, b'n', b'e', b'w', b'2']);
+    assert_eq!(redis.publish(live[0].as_bytes(), &envelope).await, 1);
+    assert_eq!(client.numbers(1).await, [2]);
+}
+
+#[tokio::test]
 async fn databases_prefixes_and_sockets_keep_to_themselves() {
     let redis = Server::start(Settings::default().password("p@ss/w").socket()).await;
     let place = redis.address();
@@ -377,47 +347,4 @@ async fn databases_prefixes_and_sockets_keep_to_themselves() {
         let history = node.get("/v1/channels/a/messages").await.expect("listens").expect(200).json();
         assert_eq!(history["messages"].as_array().expect("a list").len(), 1, "{number}: {history}");
     }
-}
-
-/// The users of the ACL file that is shipped, as far as rights go.
-fn shipped_rules() -> String {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/redis/users.acl");
-    let text = std::fs::read_to_string(path).expect("the ACL file");
-    let line = text.lines().find_map(|line| line.strip_prefix("user tidegate on ")).expect("the user");
-    let (hash, rules) = line.split_once(' ').expect("a password and rules");
-    assert!(hash.starts_with('#'), "the password by its digest");
-    rules.to_owned()
-}
-
-#[tokio::test]
-async fn the_acl_that_is_shipped_is_enough() {
-    let redis = Server::start(Settings::default().user("tidegate", "pw", &shipped_rules())).await;
-    let url = format!("redis://tidegate:pw@{}", redis.address());
-    let mut node = Node::new(&[("TIDEGATE_BROKER__URL", &url)]);
-    node.start().await;
-    post(&node, &[("Idempotency-Key", "k")]).await.expect(202);
-    post(&node, &[]).await.expect(202);
-    let mut clients = Vec::new();
-    for transport in Transport::STREAMS {
-        let options = Options::default();
-        clients.push(Client::connect_with(node.public, transport, "channel=a&since=earliest", options).await);
-    }
-    for client in &mut clients {
-        assert_eq!(client.numbers(2).await, [1, 1]);
-    }
-    for (method, target, status) in [
-        ("GET", "/v1/channels/a", 200),
-        ("GET", "/v1/channels", 200),
-        ("GET", "/v1/channels/a/messages", 200),
-        ("DELETE", "/v1/channels/a/messages", 204),
-    ] {
-        node.internal(method, target, None).await.expect(status);
-    }
-    node.internal("POST", "/v1/disconnect", Some(&serde_json::json!({"channel": "a"}))).await.expect(202);
-    for client in &mut clients {
-        let (goodbye, _) = client.end().await;
-        assert_eq!(goodbye.map(|(code, _)| code).as_deref(), Some("revoked"));
-    }
-    let refused: Vec<redis::Value> = redis.ask(&["ACL", "LOG"]).await;
-    assert!(refused.is_empty(), "{refused:?}");
 }

@@ -6,10 +6,11 @@ use super::{Finding, look};
 use crate::{
     broker::redis::{
         command::CommandLink,
-        endpoint::{Endpoint, Role, Server},
+        endpoint::{Endpoint, Role},
         largest_payload,
         names::{Names, Partition},
         resp::{Connection, error_text},
+        server::Server,
         topology::{self, NONE, Topology},
     },
     config::{Config, Deployment},
@@ -38,19 +39,19 @@ pub async fn examine(config: &Config) -> Vec<Finding> {
     if topology.sharded {
         findings.push(coverage(&topology));
     }
-    let looks = topology.primaries.iter().map(|server| primary(&endpoint, &names, &topology, server));
-    findings.extend(join_all(looks).await.into_iter().flatten());
-    findings
-}
-
-async fn primary(endpoint: &Endpoint, names: &Names, topology: &Topology, server: &Server) -> Vec<Finding> {
-    let link = match CommandLink::connect(endpoint, server, endpoint.command_timeout()).await {
-        Ok(link) => link,
-        Err(error) => return vec![Finding::failure(error.to_string())],
+    let (endpoint, names, topology) = (&endpoint, &names, &topology);
+    let look = |server| async move {
+        match CommandLink::connect(endpoint, server, endpoint.command_timeout()).await {
+            Ok(link) => {
+                let partition = topology.partitions_of(server).next();
+                let findings = look(&link, endpoint, names, &config.namespaces, partition).await;
+                findings.into_iter().map(|finding| at(server, finding)).collect()
+            }
+            Err(error) => vec![Finding::failure(error.to_string())],
+        }
     };
-    let partition = topology.partitions_of(server).next();
-    let findings = look(&link, endpoint, names, partition).await;
-    findings.into_iter().map(|finding| at(server, finding)).collect()
+    findings.extend(join_all(topology.primaries.iter().map(look)).await.into_iter().flatten());
+    findings
 }
 
 /// The same, of this server.

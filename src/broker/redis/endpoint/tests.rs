@@ -1,6 +1,6 @@
 //! Every way in, and the sentence for every way that is shut: for both kinds of connection.
 
-use std::process::Command;
+use std::{path::Path, process::Command};
 
 use fred::types::Value;
 
@@ -22,7 +22,8 @@ async fn works(endpoint: &Endpoint, server: &Server) {
     handle.subscribe(&["a".into()]);
     assert!(matches!(stream.next().await, Some(Ok(Push::Subscribed { .. }))));
     let receivers = link.call("PUBLISH", vec!["a".into(), "x".into()]).await;
-    assert_eq!(receivers, Ok(Value::Integer(1)));
+    // The one before may not have been gone yet.
+    assert!(matches!(receivers, Ok(Value::Integer(1..))), "{receivers:?}");
     assert!(matches!(stream.next().await, Some(Ok(Push::Message { .. }))));
 }
 

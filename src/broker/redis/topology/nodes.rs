@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use redis_protocol::resp3::types::BytesFrame;
 
 use super::{NONE, Topology};
-use crate::broker::redis::{endpoint::Server, resp::text};
+use crate::broker::redis::{resp::text, server::Server};
 
 /// The answer to CLUSTER NODES.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! What happens between a gateway and Redis. Nothing here loses a message, so nobody may be told of a gap.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::faults;
 use super::stage::one;
@@ -91,7 +91,9 @@ faults! {
             fleet.nodes[1].internal("POST", "/v1/disconnect", Some(&body)).await.expect(202);
             run.published(20).await;
             fleet.links[0].set(Class::All, Mode::Pass);
+            let back = Instant::now();
             until("everybody was sent away", async || (sent_away(&run) > before).then_some(())).await;
+            assert!(back.elapsed() < Duration::from_secs(5), "obeyed after {:?}", back.elapsed());
             run.flowing("back again").await;
         }
         form.end(run, Backend::Standalone, Gaps::True).await;
