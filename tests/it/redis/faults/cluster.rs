@@ -84,8 +84,7 @@ faults! {
         for _ in 0..form.rounds() {
             let replica = redis.replica_of(redis.owner(slot).await).await;
             replica.until_following().await;
-            replica.command(&["CLUSTER", "FAILOVER"]).await;
-            redis.until_owned(slot, replica).await;
+            redis.promote(slot, replica).await;
             run.flowing("after the promotion").await;
         }
         form.end(run, Backend::Cluster, Gaps::Excused(form.rounds())).await;

@@ -1,6 +1,8 @@
 //! A Cluster of three primaries and three replicas; its nodes know each other before they start.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use super::{Server, Settings, free_port, until};
 
@@ -123,6 +125,22 @@ impl Cluster {
             })
             .await;
         }
+    }
+
+    /// Makes a replica the owner of its primary's slots. Primaries do not vote twice within twice the time-out of a
+    /// node, and an election without their votes is over after 5 s: it is asked for again.
+    pub async fn promote(&self, slot: u16, replica: &Server) {
+        let asked = Cell::new(None::<Instant>);
+        until("the replica is promoted", async || {
+            if asked.get().is_none_or(|at| at.elapsed() > Duration::from_secs(6)) {
+                asked.set(Some(Instant::now()));
+                // It may have happened meanwhile.
+                let _ = replica.try_command(&["CLUSTER", "FAILOVER"]).await;
+            }
+            (self.owner_told_by(replica, slot).await? == replica.port).then_some(())
+        })
+        .await;
+        self.until_owned(slot, replica).await;
     }
 
     /// Some primary that does not own the slot.
