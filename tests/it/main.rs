@@ -16,6 +16,7 @@ mod age;
 mod architecture;
 mod auth;
 mod batch;
+mod bench;
 mod cli;
 mod contract;
 mod credentials;

@@ -38,6 +38,25 @@ pub struct Frames {
 /// Why a stream is over, in words for a person.
 pub type Ended = String;
 
+/// A text as a client sends it. Masked with zeros: a client has to mask, and nobody else is on this wire.
+pub fn text_frame(text: &str) -> Vec<u8> {
+    let mut frame = vec![0x81];
+    match text.len() {
+        length @ 0..126 => frame.push(0x80 | length as u8),
+        length @ 126..0x1_0000 => {
+            frame.push(0x80 | 126);
+            frame.extend_from_slice(&(length as u16).to_be_bytes());
+        }
+        length => {
+            frame.push(0x80 | 127);
+            frame.extend_from_slice(&(length as u64).to_be_bytes());
+        }
+    }
+    frame.extend_from_slice(&[0; 4]);
+    frame.extend_from_slice(text.as_bytes());
+    frame
+}
+
 const CLOSE: u8 = 8;
 const PING: u8 = 9;
 
@@ -146,7 +165,7 @@ impl Frames {
             }
             (CLOSE, _) => Err("closed by the server".to_owned()),
             (PING, data) => {
-                // Masked with zeros: a client has to mask, and nobody else is on this wire.
+                // Masked with zeros, as `text_frame`.
                 reply.extend_from_slice(&[0x8a, 0x80 | data.len() as u8, 0, 0, 0, 0]);
                 reply.extend_from_slice(data);
                 Ok(())
@@ -184,6 +203,22 @@ mod tests {
         assert_eq!((text.as_str(), ended), ("hello 0123456789", None));
         let (text, _, ended) = feed_cut(Framing::chunked, b"2\r\nhi\r\n0\r\n\r\n");
         assert_eq!((text.as_str(), ended.is_some()), ("hi", true));
+    }
+
+    #[test]
+    fn a_text_is_framed_and_masked_whatever_its_length() {
+        for length in [0, 1, 125, 126, 65_535, 65_536] {
+            let text = "x".repeat(length);
+            let frame = text_frame(&text);
+            assert_eq!((frame[0], frame[1] & 0x80), (0x81, 0x80));
+            // A server's frame is the same without the mask.
+            let (mut head, body) =
+                (frame[..frame.len() - length - 4].to_vec(), &frame[frame.len() - length..]);
+            head[1] &= 0x7f;
+            let mut read = 0;
+            Framing::websocket().feed(&[&head, body].concat(), |piece| read += piece.len()).unwrap();
+            assert_eq!(read, length);
+        }
     }
 
     #[test]

@@ -3,10 +3,17 @@
 use std::{
     fs,
     net::{Ipv4Addr, SocketAddr, ToSocketAddrs},
+    ops::Range,
     time::Duration,
 };
 
-use super::{Bench, stamp::STAMP_LENGTH, way::Way};
+use super::{
+    Bench, requests,
+    stamp::STAMP_LENGTH,
+    template::{BadTemplate, Blank, Template},
+    way::Way,
+};
+use crate::transport_name::Transport;
 
 /// Descriptors beside the connections: the publishers, the runtime's own, standard streams.
 const RESERVE: u64 = 32;
@@ -19,8 +26,16 @@ pub struct Plan {
     pub internal: Endpoint,
     /// How subscribers receive.
     pub way: Way,
-    /// Subscribers.
+    /// How a stream is opened.
+    pub subscribe: Template,
+    /// How a message is published.
+    pub publish: Template,
+    /// Subscribers, in all processes.
     pub connections: u32,
+    /// Which of them are this process's own.
+    pub seats: Range<u32>,
+    /// Processes that subscribe; of several this one only publishes, unless it is one of them.
+    pub processes: u32,
     /// Channels that they are spread over.
     pub channels: u32,
     /// What the channels' names begin with.
@@ -71,18 +86,22 @@ pub enum Refused {
     Size(usize),
     #[error("--rate {0}: more than 0 messages a second are needed")]
     Rate(f64),
-    #[error("--channels and --publishers: at least one of each is needed")]
+    #[error("--channels, --publishers and --processes: at least one of each is needed")]
     Nothing,
+    #[error("--{option}: {source}")]
+    Template { option: &'static str, source: BadTemplate },
+    #[error("--subscribe-request is for streams: other servers' polls have other cursors")]
+    Polls,
     #[error(
         "--transport echo drives `tidegate-floor echo` as fast as it answers, for --duration: \
-         it takes no pace, no --messages and no --idle"
+         it takes no pace, no --messages, no --idle, no templates and no --processes"
     )]
     Echo,
     #[error(
         "{needed} descriptors are needed and this process may open {limit}: raise the limit (`ulimit -n {needed}`), \
-         or run several of `tidegate bench`, each with fewer --connections and its own --source"
+         or share the connections out over --processes {processes}"
     )]
-    Descriptors { needed: u64, limit: u64 },
+    Descriptors { needed: u64, limit: u64, processes: u64 },
     #[error("--server-pid {pid}: {source}")]
     Server { pid: u32, source: std::io::Error },
 }
@@ -93,12 +112,15 @@ impl Plan {
         if arguments.size < STAMP_LENGTH {
             return Err(Refused::Size(arguments.size));
         }
-        if arguments.channels == 0 || arguments.publishers == Some(0) || arguments.in_flight == Some(0) {
+        let none = [Some(arguments.channels), Some(arguments.processes)].contains(&Some(0));
+        if none || arguments.publishers == Some(0) || arguments.in_flight == Some(0) {
             return Err(Refused::Nothing);
         }
+        let (subscribe, publish) = templates(arguments)?;
         let pace = pace(arguments)?;
         let publishers = arguments.publishers.or(arguments.in_flight).unwrap_or(1);
-        descriptors(u64::from(arguments.connections) + publishers as u64 + RESERVE)?;
+        let seats = seats(arguments);
+        descriptors(seats.len() as u64 + publishers as u64 + RESERVE)?;
         for pid in &arguments.server_pid {
             super::server::cpu(&[*pid]).map_err(|source| Refused::Server { pid: *pid, source })?;
         }
@@ -106,7 +128,11 @@ impl Plan {
             public: Endpoint::parse(&arguments.url)?,
             internal: Endpoint::parse(&arguments.internal_url)?,
             way: arguments.transport,
+            subscribe,
+            publish,
             connections: arguments.connections,
+            seats,
+            processes: arguments.processes,
             channels: arguments.channels,
             prefix: arguments.channel.clone(),
             size: arguments.size,
@@ -159,7 +185,9 @@ impl Endpoint {
 
 fn pace(arguments: &Bench) -> Result<Pace, Refused> {
     let paced = arguments.rate.is_some() || arguments.in_flight.is_some() || arguments.one_at_a_time;
-    if arguments.transport == Way::Echo && (paced || arguments.idle || arguments.messages.is_some()) {
+    let templates = arguments.subscribe_request.is_some() || arguments.publish_request.is_some();
+    let more = arguments.idle || arguments.messages.is_some() || arguments.processes > 1;
+    if arguments.transport == Way::Echo && (paced || templates || more) {
         return Err(Refused::Echo);
     }
     match (arguments.rate, arguments.in_flight) {
@@ -171,13 +199,47 @@ fn pace(arguments: &Bench) -> Result<Pace, Refused> {
     }
 }
 
+/// Both templates, with the blanks that they need. One channel needs no blank: it may be in the text.
+fn templates(arguments: &Bench) -> Result<(Template, Template), Refused> {
+    let poll = arguments.transport == Way::Gateway(Transport::Poll);
+    if poll && arguments.subscribe_request.is_some() {
+        return Err(Refused::Polls);
+    }
+    let read = |option, given: Option<&str>, own: &str| {
+        let read = given.map_or_else(|| Template::parse(own), Template::read);
+        let read = read.and_then(|template| match arguments.channels {
+            1 => Ok(template),
+            _ => template.needs(Blank::Channel),
+        });
+        read.map_err(|source| Refused::Template { option, source })
+    };
+    let subscribe = read("subscribe-request", arguments.subscribe_request.as_deref(), requests::SUBSCRIBE)?;
+    let publish = read("publish-request", arguments.publish_request.as_deref(), requests::PUBLISH)?;
+    let publish = publish.needs(Blank::Payload);
+    let publish = publish.map_err(|source| Refused::Template { option: "publish-request", source })?;
+    Ok((subscribe, publish))
+}
+
+/// The connections that are this process's own: all, its share, or none where others have them.
+fn seats(arguments: &Bench) -> Range<u32> {
+    let (all, processes) = (u64::from(arguments.connections), u64::from(arguments.processes));
+    let share = |process: u64| (all * process / processes) as u32;
+    match arguments.share {
+        Some(process) => share(process.into())..share(u64::from(process) + 1),
+        None if arguments.processes > 1 => 0..0,
+        None => 0..arguments.connections,
+    }
+}
+
 /// Better said before than found as the 19,969th connection fails.
 fn descriptors(needed: u64) -> Result<(), Refused> {
     let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let soft = limits.lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next());
     // No number: no limit, or no way to know.
     match soft.and_then(|soft| soft.parse().ok()) {
-        Some(limit) if needed > limit => Err(Refused::Descriptors { needed, limit }),
+        Some(limit) if needed > limit => {
+            Err(Refused::Descriptors { needed, limit, processes: needed.div_ceil(limit.max(1)) + 1 })
+        }
         _ => Ok(()),
     }
 }

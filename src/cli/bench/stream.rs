@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{
     answers::{self, Body},
-    framing::Framing,
+    framing::{self, Framing},
     requests,
     stamp::Scanner,
     subscribers::Seat,
@@ -33,11 +33,12 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Connects and waits for the head of the answer, which says that the subscription stands.
+    /// Connects and waits for the head of the answer, which says that the subscription stands; or, where a server
+    /// wants to be told more on a WebSocket, for its first word on that.
     pub async fn open(seat: Seat) -> Result<Self, String> {
         let mut socket = seat.connect().await?;
         let subscription = seat.subscription();
-        let request = requests::subscribe(&seat.plan, subscription.channel);
+        let (request, words) = requests::subscribe(&seat.plan, subscription.channel);
         let failed = |error: std::io::Error| error.to_string();
         socket.write_all(&request).await.map_err(failed)?;
         let mut bytes = Vec::with_capacity(1024);
@@ -56,8 +57,19 @@ impl Stream {
             (_, status, _) => return Err(answers::unwanted(status, &bytes[head.length..])),
         };
         // Nothing is published before all are connected: only the server's own words can follow the head.
-        let reply = framing.feed(&bytes[head.length..], |_| ())?;
+        let mut heard = false;
+        let reply = framing.feed(&bytes[head.length..], |_| heard = true)?;
         socket.write_all(&reply).await.map_err(failed)?;
+        let words: Vec<u8> = words.lines().flat_map(framing::text_frame).collect();
+        socket.write_all(&words).await.map_err(failed)?;
+        while !words.is_empty() && !heard {
+            bytes.clear();
+            if socket.read_buf(&mut bytes).await.map_err(failed)? == 0 {
+                return Err("closed without an answer to the frames of --subscribe-request".to_owned());
+            }
+            let reply = framing.feed(&bytes, |_| heard = true)?;
+            socket.write_all(&reply).await.map_err(failed)?;
+        }
         Ok(Self { seat, socket, framing, scanner: Scanner::default(), subscription })
     }
 

@@ -13,7 +13,6 @@ use super::{
     echo,
     plan::Plan,
     poller::Poller,
-    progress::Progress,
     stamp::Ledger,
     stream::Stream,
     tally::{Subscription, Tally},
@@ -49,12 +48,13 @@ pub struct Seat {
 
 impl Subscribers {
     /// Connects all of them. The first that fails is the error: figures of half a field would mean nothing.
-    pub async fn connect(plan: &Arc<Plan>, tally: &Arc<Tally>, progress: &Progress) -> Result<Self, String> {
+    /// `step` is called for each.
+    pub async fn connect(plan: &Arc<Plan>, tally: &Arc<Tally>, step: impl Fn()) -> Result<Self, String> {
         let (echo_until, start) = watch::channel(0);
         let (opened, mut results) = mpsc::unbounded_channel();
         let mut tasks = JoinSet::new();
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
-        for index in 0..plan.connections {
+        for index in plan.seats.clone() {
             let seat = Seat { plan: plan.clone(), tally: tally.clone(), index };
             let (handshakes, opened, start) = (handshakes.clone(), opened.clone(), start.clone());
             tasks.spawn(async move {
@@ -71,9 +71,9 @@ impl Subscribers {
                 }
             });
         }
-        for _ in 0..plan.connections {
+        for _ in plan.seats.clone() {
             results.recv().await.unwrap_or_else(|| Err("a connection was given up".to_owned()))?;
-            progress.step();
+            step();
         }
         Ok(Self { _tasks: tasks, echo_until })
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use hdrhistogram::{CreationError, Histogram};
 use parking_lot::{Mutex, MutexGuard};
+use serde::{Deserialize, Serialize};
 use tokio::{sync::Notify, time::timeout};
 
 use super::stamp::{Clock, Ledger, Marker, Scanner, Stamp};
@@ -70,6 +71,20 @@ pub struct Subscription {
     pub ledger: Ledger,
 }
 
+/// What subscribers in another process have seen.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Seen {
+    /// See [`Counts`], as all that follows.
+    pub received: u64,
+    duplicates: u64,
+    misrouted: u64,
+    ended: u64,
+    reasons: Vec<String>,
+    last: u64,
+    /// Latencies with how often each occurred.
+    delivery: Vec<(u64, u64)>,
+}
+
 impl Tally {
     /// Nothing due, nothing come.
     pub fn new() -> Result<Self, CreationError> {
@@ -122,6 +137,48 @@ impl Tally {
     /// So many deliveries are owed that nobody publishes.
     pub fn owe(&self, deliveries: u64) {
         self.books.lock().counts.due += deliveries;
+    }
+
+    /// So many deliveries were seen in another process.
+    pub fn receive(&self, deliveries: u64) {
+        let mut books = self.books.lock();
+        books.counts.received += deliveries;
+        self.settle(&mut books);
+    }
+
+    /// All deliveries so far, once there are more than `received`. Something must be owed.
+    pub async fn received_after(&self, received: u64) -> u64 {
+        loop {
+            {
+                let mut books = self.books.lock();
+                if books.counts.received > received {
+                    return books.counts.received;
+                }
+                books.bell = Some(books.counts.outstanding().saturating_sub(1));
+            }
+            self.enough.notified().await;
+        }
+    }
+
+    /// What was seen, for another process.
+    pub fn seen(&self) -> Seen {
+        let Counts { received, duplicates, misrouted, ended, reasons, last, delivery, .. } = self.counts();
+        let delivery =
+            delivery.iter_recorded().map(|v| (v.value_iterated_to(), v.count_at_value())).collect();
+        Seen { received, duplicates, misrouted, ended, reasons, last, delivery }
+    }
+
+    /// Adds what another process saw, but for the deliveries, which were added as they came.
+    pub fn add(&self, seen: Seen) {
+        let counts = &mut self.books.lock().counts;
+        counts.duplicates += seen.duplicates;
+        counts.misrouted += seen.misrouted;
+        counts.ended += seen.ended;
+        counts.last = counts.last.max(seen.last);
+        seen.reasons.into_iter().for_each(|reason| counts.note(reason));
+        for (latency, times) in seen.delivery {
+            counts.delivery.saturating_record_n(latency, times);
+        }
     }
 
     /// A message was accepted.
