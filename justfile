@@ -45,10 +45,15 @@ lint:
     cargo clippy --workspace --all-targets -- -D warnings
     python3 tests/contract/check_openapi.py
 
-# Measure everything against the floor and write docs/benchmarks.md; `--quick` for a look
+# Measure against the floor and write docs/benchmarks.md: all, some suites by name, or `growth`; `--quick` for a look
 bench *args:
     cargo build --release --workspace
     python3 tools/bench.py {{args}}
+
+# Count the instructions of the steps that every message passes, and hold them to their ceilings (needs valgrind)
+guard:
+    cargo build --release --workspace
+    tests/instructions.py target/release/tidegate-guard
 
 # Load a gateway on ports of its own; arguments go to `tidegate bench`
 load *args:
