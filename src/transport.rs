@@ -2,6 +2,7 @@
 //! time, and says goodbye. What differs between WebSocket, SSE and NDJSON is in their files; a poll is one
 //! answer and has its own.
 
+pub mod alarm;
 pub mod ndjson;
 pub mod poll;
 mod pulse;

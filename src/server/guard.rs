@@ -28,6 +28,7 @@ use super::IDLE;
 use crate::{
     http::framing::{HeadWatch, Oversize},
     socket::Socket,
+    transport::alarm,
 };
 
 /// The client's first bytes on HTTP/2 (RFC 9113 section 3.4).
@@ -109,24 +110,10 @@ impl Guard {
         self.flushed.load(Relaxed)
     }
 
-    pub(super) fn is_past_deadline(&self) -> bool {
-        self.state.lock().deadline.is_some_and(|deadline| deadline <= Instant::now())
-    }
-
-    /// Ready when the deadline is past. `timer` is moved along lazily.
-    pub(super) fn poll_deadline(&self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<()> {
-        loop {
-            let Some(deadline) = self.state.lock().deadline else {
-                return Poll::Pending;
-            };
-            if timer.deadline() != deadline {
-                timer.as_mut().reset(deadline);
-            }
-            std::task::ready!(timer.as_mut().poll(cx));
-            if self.is_past_deadline() {
-                return Poll::Ready(());
-            }
-        }
+    /// Ready when the deadline is past.
+    pub(super) fn poll_deadline(&self, cx: &mut Context<'_>, timer: Pin<&mut Sleep>) -> Poll<()> {
+        let deadline = self.state.lock().deadline;
+        deadline.map_or(Poll::Pending, |deadline| alarm::poll_past(timer, deadline, cx))
     }
 
     /// Whether the head says its body's length in two ways.

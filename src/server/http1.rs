@@ -20,7 +20,8 @@ use http::{Request, Version, header, response};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
-use tokio::time::sleep_until;
+use tokio::time::{Sleep, sleep_until};
+use tokio_util::sync::WaitForCancellationFuture;
 
 use super::{
     HEAD_BUFFER, LINGER, Place, Server,
@@ -56,12 +57,23 @@ struct Held {
     stand_in: &'static [u8],
 }
 
+/// What lasts as long as the connection does.
+struct Line<'a, 's> {
+    peer: &'a Peer,
+    guard: &'a Arc<Guard>,
+    timer: Pin<&'a mut Sleep>,
+    stop: Pin<&'a mut WaitForCancellationFuture<'s>>,
+}
+
 impl Server {
     pub(super) async fn serve_http1(self, io: Watched, peer: Peer, guard: Arc<Guard>, place: Place) {
-        // Boxed, so that a poll that waits has no room for it.
-        let mut turn = Box::pin(self.serve_requests(io, None, &peer, &guard));
+        let timer = pin!(sleep_until(guard.first_deadline()));
+        let stop = pin!(self.stop.cancelled());
+        let mut line = Line { peer: &peer, guard: &guard, timer, stop };
+        let mut turn = (io, None);
         loop {
-            let (next, socket, mut ahead) = turn.await;
+            // Boxed, so that a poll that waits has no room for it.
+            let (next, socket, mut ahead) = Box::pin(self.serve_requests(turn, &mut line)).await;
             let held = match next {
                 Next::Poll(held) => held,
                 Next::Stream(mut stream) => {
@@ -79,13 +91,14 @@ impl Server {
                 }
                 Next::TimedOut => return,
             };
-            let Some(document) = held.waiting.answer_on(&socket, &mut ahead).await else {
+            let answered = held.waiting.answer_on(&socket, &mut ahead, line.timer.as_mut());
+            let Some(document) = answered.await else {
                 return;
             };
             ahead.splice(..0, held.stand_in.iter().copied());
             let io = Watched::new(socket, ahead, Arc::clone(&guard));
             let answer = Response::from_parts(held.head, Body::from(document));
-            turn = Box::pin(self.serve_requests(io, Some(answer), &peer, &guard));
+            turn = (io, Some(answer));
         }
     }
 
@@ -93,11 +106,11 @@ impl Server {
     /// taken over; then what was read of the next request comes back with the socket.
     async fn serve_requests(
         &self,
-        io: Watched,
-        answer: Option<Response>,
-        peer: &Peer,
-        guard: &Arc<Guard>,
+        (io, answer): (Watched, Option<Response>),
+        line: &mut Line<'_, '_>,
     ) -> (Next, Socket, Vec<u8>) {
+        let Line { peer, guard, timer, stop } = line;
+        let (peer, guard): (&Peer, &Arc<Guard>) = (peer, guard);
         let handover = Handover::default();
         let peer = Peer { handover: Some(handover.clone()), ..peer.clone() };
         let (answer, next) = (Mutex::new(answer), Mutex::new(None));
@@ -128,8 +141,6 @@ impl Server {
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(HEAD_BUFFER);
         let mut connection = Box::pin(http.serve_connection(TokioIo::new(io), service));
-        let mut stop = pin!(self.stop.cancelled());
-        let mut deadline = pin!(sleep_until(guard.first_deadline()));
         let mut stopping = false;
         let next = poll_fn(|cx| {
             let ended = connection.as_mut().poll(cx).is_ready();
@@ -146,7 +157,7 @@ impl Server {
                 connection.as_mut().graceful_shutdown();
                 cx.waker().wake_by_ref();
             }
-            guard.poll_deadline(cx, deadline.as_mut()).map(|()| Next::TimedOut)
+            guard.poll_deadline(cx, timer.as_mut()).map(|()| Next::TimedOut)
         })
         .await;
         let parts = Pin::into_inner(connection).into_parts();

@@ -3,6 +3,8 @@
 
 use std::{
     future::poll_fn,
+    io,
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
@@ -11,9 +13,10 @@ use std::{
 use bytes::Bytes;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, timeout_at},
+    time::{Instant, Sleep, timeout_at},
 };
 
+use super::alarm;
 use crate::{
     fault::Fault,
     gateway::ANSWER_BYTES,
@@ -107,13 +110,18 @@ impl Waiting {
 
     /// The same on the plain socket. `None`: the client is gone. What it sends ahead of the answer is added
     /// to `ahead`.
-    pub async fn answer_on(&self, socket: &Socket, ahead: &mut Vec<u8>) -> Option<Bytes> {
+    pub async fn answer_on(
+        &self,
+        socket: &Socket,
+        ahead: &mut Vec<u8>,
+        mut timer: Pin<&mut Sleep>,
+    ) -> Option<Bytes> {
         let over = poll_fn(|cx| match self.poll_over(cx) {
             Poll::Ready(()) => Poll::Ready(true),
-            Poll::Pending => poll_gone(cx, socket, ahead).map(|()| false),
+            Poll::Pending if poll_gone(cx, socket, ahead).is_ready() => Poll::Ready(false),
+            Poll::Pending => alarm::poll_past(timer.as_mut(), self.until, cx).map(|()| true),
         });
-        let is_there = timeout_at(self.until, over).await.unwrap_or(true);
-        is_there.then(|| self.document())
+        over.await.then(|| self.document())
     }
 
     fn poll_over(&self, cx: &Context<'_>) -> Poll<()> {
@@ -145,9 +153,13 @@ async fn turn(turns: Option<&Turns>) -> Option<OwnedSemaphorePermit> {
 /// kernel, and an end behind it is seen after the answer.
 fn poll_gone(cx: &mut Context<'_>, socket: &Socket, ahead: &mut Vec<u8>) -> Poll<()> {
     while ahead.is_empty() {
+        if ready!(socket.poll_read_ready(cx)).is_err() {
+            return Poll::Ready(());
+        }
         let mut scratch = [0; 4096];
-        match ready!(socket.poll_read_some(cx, &mut scratch)) {
+        match socket.try_read(&mut scratch) {
             Ok(n) if n > 0 => ahead.extend_from_slice(&scratch[..n]),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
             Ok(_) | Err(_) => return Poll::Ready(()),
         }
     }
