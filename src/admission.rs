@@ -49,6 +49,8 @@ pub struct Admission(Arc<Inner>);
 #[derive(Debug)]
 pub struct Permit {
     admission: Admission,
+    /// Whether it is one of [`Limits::total`].
+    counts: bool,
     address: Option<Address>,
 }
 
@@ -96,26 +98,42 @@ impl Admission {
         self.admit_at(address, Instant::now())
     }
 
+    /// Lets in a client on the connection of a proxy, which was let in without an address: only the client's own
+    /// limit stands against it.
+    ///
+    /// # Errors
+    /// [`Refusal::Address`].
+    pub fn try_admit_client(&self, address: Option<IpAddr>) -> Result<Permit, Refusal> {
+        let address = self.counted(address);
+        let mut state = self.0.state.lock();
+        state.look(address, &self.0.limits)?;
+        Ok(self.permit(&mut state, false, address))
+    }
+
     fn admit_at(&self, address: Option<IpAddr>, now: Instant) -> Result<Permit, Refusal> {
-        let Limits { total, per_address, per_second } = self.0.limits;
-        let address = address.map(Address::from).filter(|_| per_address.is_some());
+        let Limits { total, per_second, .. } = self.0.limits;
+        let address = self.counted(address);
         let mut state = self.0.state.lock();
         if total.is_some_and(|limit| state.total >= limit) {
             return Err(Refusal::Total);
         }
-        let held = address.and_then(|address| state.addresses.get(&address)).copied();
-        if per_address.is_some_and(|limit| held.unwrap_or(0) >= limit) && address.is_some() {
-            return Err(Refusal::Address);
-        }
+        state.look(address, &self.0.limits)?;
         if per_second.is_some_and(|rate| !state.bucket.take(Rate::per_second(rate), now)) {
             return Err(Refusal::Rate);
         }
-        state.total += 1;
+        Ok(self.permit(&mut state, true, address))
+    }
+
+    fn counted(&self, address: Option<IpAddr>) -> Option<Address> {
+        address.map(Address::from).filter(|_| self.0.limits.per_address.is_some())
+    }
+
+    fn permit(&self, state: &mut State, counts: bool, address: Option<Address>) -> Permit {
+        state.total += usize::from(counts);
         if let Some(address) = address {
             *state.addresses.entry(address).or_default() += 1;
         }
-        let admission = self.clone();
-        Ok(Permit { admission, address })
+        Permit { admission: self.clone(), counts, address }
     }
 
     /// [`Limits::total`], as a number.
@@ -134,14 +152,41 @@ impl Admission {
     /// Permits that are held now.
     #[must_use]
     pub fn held(&self) -> usize {
-        self.0.state.lock().total
+        let state = self.0.state.lock();
+        state.total.max(state.addresses.values().sum())
+    }
+}
+
+impl State {
+    /// Whether there is room for the address.
+    fn look(&self, address: Option<Address>, limits: &Limits) -> Result<(), Refusal> {
+        let held = address.map_or(0, |address| self.addresses.get(&address).copied().unwrap_or(0));
+        match limits.per_address {
+            Some(limit) if address.is_some() && held >= limit => Err(Refusal::Address),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Permit {
+    /// One permit of two: of a proxy's connection, and of the client that it serves.
+    #[must_use]
+    pub fn and(mut self, mut other: Self) -> Self {
+        // What both have stays with `other`, which gives it back now.
+        if !self.counts {
+            self.counts = std::mem::take(&mut other.counts);
+        }
+        if self.address.is_none() {
+            self.address = other.address.take();
+        }
+        self
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         let mut state = self.admission.0.state.lock();
-        state.total -= 1;
+        state.total -= usize::from(self.counts);
         if let Some(address) = self.address
             && let Entry::Occupied(mut held) = state.addresses.entry(address)
         {
@@ -211,6 +256,25 @@ mod tests {
         }
         inside.extend((0..5).map(|_| door.try_admit(None).unwrap()));
         drop(inside);
+        assert_eq!(door.held(), 0);
+        assert!(door.0.state.lock().addresses.is_empty());
+    }
+
+    #[test]
+    fn clients_of_a_proxy_share_its_connections_and_not_its_address() {
+        let door = door(2, 1, 0);
+        let socket = door.try_admit(None).unwrap();
+        let client = door.try_admit_client(ip("10.0.0.1")).unwrap();
+        assert_eq!(door.try_admit_client(ip("10.0.0.1")).unwrap_err(), Refusal::Address);
+        assert_eq!(door.try_admit(ip("10.0.0.1")).unwrap_err(), Refusal::Address);
+        let other = door.try_admit_client(ip("10.0.0.2")).unwrap();
+        assert_eq!(door.held(), 2);
+        let both = client.and(socket);
+        let second = door.try_admit(None).unwrap();
+        assert_eq!(door.try_admit(None).unwrap_err(), Refusal::Total);
+        drop(both);
+        door.try_admit(ip("10.0.0.1")).unwrap();
+        drop((other, second));
         assert_eq!(door.held(), 0);
         assert!(door.0.state.lock().addresses.is_empty());
     }

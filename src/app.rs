@@ -13,7 +13,7 @@ use crate::{
     auth::{Auth, jwt::KeyError},
     broker::{Broker, BrokerEvent, memory::Memory, redis::Redis},
     clock::Clock,
-    config::{BrokerUrl, Config, Listen},
+    config::{BrokerUrl, Config, Listen, TrustedProxies},
     drain::{self, Pace, Readiness},
     gateway::{Gateway, counts, pump},
     http,
@@ -111,6 +111,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let server = |router, certificate, admission, spare| Server {
         router,
         certificate,
+        trusted_proxies: TrustedProxies::default(),
+        proxy_protocol: false,
         admission,
         spare: Arc::new(Semaphore::new(spare)),
         metrics: Arc::clone(&metrics),
@@ -119,7 +121,11 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         stop: stop.clone(),
         tasks: tasks.clone(),
     };
-    let outside = server(http::public_router(state.clone()), outer, Some(admission.clone()), reserve / 2);
+    let outside = Server {
+        trusted_proxies: config.public.trusted_proxies.clone(),
+        proxy_protocol: config.public.proxy_protocol,
+        ..server(http::public_router(state.clone()), outer, Some(admission.clone()), reserve / 2)
+    };
     let inside = server(http::internal_router(state), inner, None, backends(descriptors, reserve));
     let both = [(outside, public), (inside, internal)];
     for (server, listener) in both.into_iter().flat_map(|(s, ls)| ls.into_iter().map(move |l| (s.clone(), l)))

@@ -9,6 +9,7 @@ mod auth;
 mod broker;
 mod broker_url;
 mod certificates;
+mod changes;
 mod check;
 mod digest;
 mod error;
@@ -18,11 +19,13 @@ mod layers;
 mod listen;
 mod namespaces;
 mod print;
+mod proxies;
 mod raw;
 mod redis_channel;
 mod secret;
 #[cfg(test)]
 mod tests;
+mod tracing;
 mod units;
 
 use std::{
@@ -31,18 +34,23 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
+
 pub use self::{
     allowed_origins::AllowedOrigins,
     auth::{ApiKey, Auth, Operation},
     broker::{Broker, RedisTls},
     broker_url::{BrokerUrl, Deployment, HostPort, Login, RedisUrl},
+    changes::Change,
     error::{ConfigError, Place, Places},
     jwt::{Algorithm, Jwt, KeySource},
     listen::Listen,
     namespaces::{Access, History, Namespace, Namespaces, Slow, Source},
+    proxies::TrustedProxies,
     raw::{LogFormat, schema},
     redis_channel::RedisChannel,
     secret::Secret,
+    tracing::Tracing,
 };
 use self::{layers::Layers, raw::Raw, units::Size};
 use crate::tls::TlsFiles;
@@ -68,6 +76,8 @@ pub struct Config {
     pub namespaces: Namespaces,
     /// What is logged and how.
     pub log: Log,
+    /// Where spans go.
+    pub tracing: Tracing,
     /// `--insecure`: without credentials, anyone who can reach a listener is served.
     pub insecure: bool,
 }
@@ -81,6 +91,10 @@ pub struct Public {
     pub tls: Option<TlsFiles>,
     /// The browser pages that may connect.
     pub allowed_origins: AllowedOrigins,
+    /// Whose `X-Forwarded-For` counts.
+    pub trusted_proxies: TrustedProxies,
+    /// Whether each connection begins with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
 }
 
 /// Where backends and operators connect.
@@ -151,6 +165,9 @@ pub struct Log {
     /// A level, or with commas `target=level` as well.
     pub level: String,
 }
+
+/// A value that reading the configuration anew may change while it is in use.
+pub type Live<T> = Arc<ArcSwap<T>>;
 
 /// Where values come from, above the defaults.
 #[derive(Clone, Debug, Default)]
@@ -238,6 +255,7 @@ impl Config {
         self.small_histories()
             .chain(self.open_listeners())
             .chain(self.half_of_the_credentials().map(str::to_owned))
+            .chain(self.believed_clients())
             .collect()
     }
 
@@ -259,6 +277,22 @@ impl Config {
                 namespace.name
             )
         })
+    }
+
+    /// Clients that may say themselves what their address is.
+    fn believed_clients(&self) -> impl Iterator<Item = String> {
+        let Public { listen, trusted_proxies, proxy_protocol, .. } = &self.public;
+        let everybody = trusted_proxies.everybody().map(|network| {
+            format!("public.trusted_proxies has {network}: every client may say what its address is")
+        });
+        let open = listen.iter().find(|listen| !listen.is_local());
+        let anybody = open.filter(|_| *proxy_protocol && trusted_proxies.is_empty()).map(|listen| {
+            format!(
+                "public.proxy_protocol without public.trusted_proxies: whoever can reach public.listen = {listen} \
+                 may say what its address is"
+            )
+        });
+        everybody.into_iter().chain(anybody)
     }
 
     fn open_listeners(&self) -> impl Iterator<Item = String> {

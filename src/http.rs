@@ -8,6 +8,7 @@ pub mod batch;
 pub mod body;
 pub mod caller;
 pub mod client;
+pub mod forwarded;
 pub mod framing;
 pub mod handover;
 pub mod head;

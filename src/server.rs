@@ -4,6 +4,7 @@
 mod guard;
 mod http1;
 mod listener;
+mod proxied;
 mod read_on;
 mod refusal;
 mod secure;
@@ -27,9 +28,10 @@ use self::guard::{Busy, Guard, Tracked, Watched};
 pub use self::listener::{BindError, Listener};
 use self::read_on::ReadOn;
 use crate::{
-    admission::{Admission, Permit},
+    admission::{Admission, Permit, Refusal},
+    config::TrustedProxies,
     drain::Readiness,
-    http::handover::Peer,
+    http::{forwarded, handover::Peer},
     metrics::{Metrics, Rejection},
     socket::Socket,
     tls::Certificate,
@@ -58,6 +60,10 @@ pub struct Server {
     pub router: Router,
     /// With what TLS is spoken; `None`: it is not.
     pub certificate: Option<Arc<Certificate>>,
+    /// Whose word on a client's address counts.
+    pub trusted_proxies: TrustedProxies,
+    /// Whether each connection begins with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
     /// Who may come in; `None`: whoever there is a spare place for.
     pub admission: Option<Admission>,
     /// Places for connections that are only told that there is no room, or that need no permit.
@@ -72,6 +78,16 @@ pub struct Server {
     pub stop: CancellationToken,
     /// The tasks of all connections.
     pub tasks: TaskTracker,
+}
+
+/// A connection whose first request is about to come.
+struct Opened {
+    socket: Socket,
+    /// Whose it is, as far as that is known.
+    address: Option<IpAddr>,
+    http2: bool,
+    /// What was read of the request.
+    read: Vec<u8>,
 }
 
 /// What a connection holds for as long as it lives.
@@ -104,8 +120,10 @@ impl Server {
     fn admit(&self, socket: Socket) {
         // A peer that is gone already is found out by the first read.
         let _ = socket.tune();
-        let address = socket.peer();
-        let admitted = self.admission.as_ref().map(|admission| admission.try_admit(address));
+        let peer = socket.peer();
+        // A proxy's address is not its clients'; they are counted once it has said whose they are.
+        let counted = peer.filter(|_| !self.proxy_protocol && !self.trusted_proxies.has(peer));
+        let admitted = self.admission.as_ref().map(|admission| admission.try_admit(counted));
         let (permit, refused) = match admitted {
             Some(Ok(permit)) => (Some(permit), None),
             Some(Err(refusal)) => (None, Some(Rejection::from(refusal))),
@@ -120,22 +138,30 @@ impl Server {
             }
         }
         let place = Place { permit, _spare: spare, refused };
-        self.tasks.spawn(self.clone().serve(socket, address, place));
+        self.tasks.spawn(self.clone().serve(socket, peer, place));
     }
 
-    async fn serve(self, socket: Socket, address: Option<IpAddr>, place: Place) {
+    async fn serve(self, socket: Socket, peer: Option<IpAddr>, mut place: Place) {
         let first_head = Instant::now() + self.header_timeout;
-        let (socket, http2, read) = tokio::select! {
+        let Opened { socket, address, http2, read } = tokio::select! {
             () = self.stop.cancelled() => return,
-            opened = tokio::time::timeout_at(first_head, self.open(socket, address)) => match opened {
+            opened = tokio::time::timeout_at(first_head, self.open(socket, peer)) => match opened {
                 Ok(Some(opened)) => opened,
                 _ => return,
             },
         };
+        let is_proxy = self.trusted_proxies.has(address);
+        if self.proxy_protocol
+            && !is_proxy
+            && let Err(refusal) = self.admit_client(address, &mut place)
+        {
+            self.metrics.rejected(refusal.into());
+            place.refused = Some(refusal.into());
+        }
         let guard = Arc::new(Guard::new(first_head, self.header_timeout, !http2));
         let io = Watched::new(socket, read, Arc::clone(&guard));
         let turns = http2.then(|| Arc::new(Semaphore::new(TURNS)));
-        let peer = Peer { address, refused: place.refused, handover: None, turns };
+        let peer = Peer { address, is_proxy, refused: place.refused, handover: None, turns };
         if http2 {
             // Boxed, so that a connection has no room for this while it is told which kind it is.
             Box::pin(self.serve_http2(io, peer, &guard)).await;
@@ -145,18 +171,39 @@ impl Server {
         }
     }
 
+    /// Counts the client of whom the PROXY protocol told.
+    fn admit_client(&self, address: Option<IpAddr>, place: &mut Place) -> Result<(), Refusal> {
+        if let (Some(admission), Some(connection)) = (&self.admission, place.permit.take()) {
+            match admission.try_admit_client(address) {
+                Ok(client) => place.permit = Some(client.and(connection)),
+                Err(refusal) => {
+                    place.permit = Some(connection);
+                    return Err(refusal);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// All that comes before the first head, and whether that will be of HTTP/2. (ALPN has said so as well, but
     /// the first bytes are what counts.) `None`: it does not come to that.
-    async fn open(&self, socket: Socket, address: Option<IpAddr>) -> Option<(Socket, bool, Vec<u8>)> {
-        let socket = match &self.certificate {
-            None => socket,
-            // Boxed, so that a plain connection has no room for it.
-            Some(certificate) => {
-                Box::pin(secure::secure(socket, certificate.current(), Vec::new(), address)).await?
+    async fn open(&self, mut socket: Socket, peer: Option<IpAddr>) -> Option<Opened> {
+        let (mut address, mut read) = (peer, Vec::new());
+        // Boxed, both, so that a plain connection has no room for them.
+        if self.proxy_protocol {
+            if !self.trusted_proxies.is_empty() && !self.trusted_proxies.has(peer) {
+                let address = peer.map(tracing::field::display);
+                tracing::debug!(client.address = address, "a connection of nobody in public.trusted_proxies");
+                return None;
             }
-        };
-        let (http2, read) = guard::sniff(&socket).await.ok()?;
-        Some((socket, http2, read))
+            (address, read) = Box::pin(proxied::read(&socket, peer)).await?;
+        }
+        if let Some(certificate) = &self.certificate {
+            let read = std::mem::take(&mut read);
+            socket = Box::pin(secure::secure(socket, certificate.current(), read, address)).await?;
+        }
+        let (http2, read) = guard::sniff(&socket, read).await.ok()?;
+        Some(Opened { socket, address, http2, read })
     }
 
     async fn serve_http2(self, io: Watched, peer: Peer, guard: &Arc<Guard>) {
@@ -205,7 +252,11 @@ impl Server {
             return Ok(refusal);
         }
         let version = request.version();
-        request.extensions_mut().insert(peer.clone());
+        let mut client = peer.clone();
+        if peer.is_proxy {
+            client.address = forwarded::client(request.headers(), peer.address, &self.trusted_proxies);
+        }
+        request.extensions_mut().insert(client);
         let response = match self.router.clone().oneshot(request).await {
             Ok(response) => response,
             Err(never) => match never {},

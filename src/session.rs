@@ -34,7 +34,7 @@ pub struct Session {
     opened: Instant,
     reason: Disconnect,
     /// Held for as long as the connection lives.
-    _permit: Option<Permit>,
+    permit: Option<Permit>,
 }
 
 impl Session {
@@ -51,7 +51,6 @@ impl Session {
         let outbox = Arc::new(Outbox::new(style, gateway.config().limits.outbox, gateway.now()));
         gateway.metrics().opened(style.transport);
         let id = gateway.registry().enter(&outbox);
-        tracing::debug!(connection.id = %id, transport = style.transport.as_str(), "a client connected");
         let session = Self {
             id,
             grant,
@@ -60,7 +59,7 @@ impl Session {
             subscriptions: Vec::new(),
             opened: Instant::now(),
             reason: Disconnect::Client,
-            _permit: permit,
+            permit,
         };
         session.name()?;
         Ok(session)
@@ -151,9 +150,12 @@ impl Session {
         &self.subscriptions
     }
 
-    /// Holds the permit of the socket, once the session has the socket.
-    pub fn hold(&mut self, permit: Option<Permit>) {
-        self._permit = permit;
+    /// Holds the permit of the socket too, once the session has the socket.
+    pub fn hold(&mut self, socket: Option<Permit>) {
+        self.permit = match (self.permit.take(), socket) {
+            (Some(client), Some(socket)) => Some(client.and(socket)),
+            (client, socket) => client.or(socket),
+        };
     }
 
     /// Attaches to channels, all at once, each after its `since`. What is published meanwhile is held until

@@ -4,9 +4,11 @@ use std::{collections::HashSet, fmt::Display, ops::RangeInclusive};
 
 use super::{
     AllowedOrigins, BrokerUrl, Config, ConfigError, Drain, History, Internal, Limits, Listen, Log, Namespace,
-    Namespaces, Places, Public, RedisChannel, Sessions, Source, auth, broker, certificates, namespaces,
+    Namespaces, Places, Public, RedisChannel, Sessions, Source, TrustedProxies, auth, broker, certificates,
+    namespaces,
     raw::{self, Raw},
     redis_channel::{CHANNEL, Fed},
+    tracing,
     units::{Count, Size, Time},
 };
 
@@ -44,6 +46,8 @@ pub fn check(raw: &Raw, insecure: bool) -> Result<Config, Fault> {
             listen: raw.public.listen.0.clone(),
             tls: certificates::public(&raw.public)?,
             allowed_origins: allowed_origins(&raw.public)?,
+            trusted_proxies: TrustedProxies::new(&raw.public.trusted_proxies.0),
+            proxy_protocol: raw.public.proxy_protocol,
         },
         internal: Internal {
             listen: raw.internal.listen.0.clone(),
@@ -59,6 +63,7 @@ pub fn check(raw: &Raw, insecure: bool) -> Result<Config, Fault> {
         auth,
         namespaces: all_namespaces(raw)?,
         log: Log { format: raw.log.format, level: level(&raw.log)? },
+        tracing: tracing::check(&raw.tracing)?,
         insecure,
     })
 }

@@ -4,23 +4,7 @@ use serde_json::Value as Json;
 
 use super::raw;
 
-/// Planned keys that this release refuses by name. Whoever builds one moves it to `raw`.
-const LATER: [&str; 5] = [
-    "public.trusted_proxies",
-    "public.proxy_protocol",
-    "tracing",
-    "tracing.otlp_endpoint",
-    "tracing.sample_ratio",
-];
-
-/// Whether a later release has this key, or a section around it.
-pub fn is_later(key: &str) -> bool {
-    LATER
-        .iter()
-        .any(|later| key.strip_prefix(later).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
-}
-
-/// Every key of this release, `namespaces.slow` and its like included.
+/// Every key, `namespaces.slow` and its like included.
 pub struct Keys {
     schema: Json,
     names: Vec<String>,
@@ -50,7 +34,7 @@ impl Keys {
 
     /// The known key most like `name`, where one is like it.
     pub fn nearest(&self, name: &str) -> Option<&str> {
-        closest(name, self.names.iter().map(String::as_str).chain(LATER))
+        closest(name, self.names.iter().map(String::as_str))
     }
 
     /// The section most like `name`, where one is like it.
@@ -136,23 +120,6 @@ mod tests {
         ];
         for (name, expected) in table {
             assert_eq!(keys.nearest(name), expected, "{name}");
-        }
-    }
-
-    #[test]
-    fn no_key_is_both_known_and_later() {
-        let keys = Keys::new();
-        let both: Vec<_> = keys.names.iter().filter(|name| is_later(name)).collect();
-        assert!(both.is_empty(), "{both:?}");
-    }
-
-    #[test]
-    fn later_keys_are_known_by_their_section() {
-        for key in ["tracing", "tracing.whatever", "tracing.sample_ratio", "public.proxy_protocol"] {
-            assert!(is_later(key), "{key}");
-        }
-        for key in ["tracings", "broker.url", "limits.connections"] {
-            assert!(!is_later(key), "{key}");
         }
     }
 }

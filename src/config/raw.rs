@@ -13,6 +13,7 @@ use super::{
     jwt::Algorithm,
     listen::{List, Listen},
     namespaces::{self, Access, Slow},
+    proxies::Network,
     redis_channel,
     secret::Secret,
     units::{Count, Size, Time},
@@ -67,6 +68,11 @@ table! {
         /// Browser pages that may connect: exact origins, or `*`. Empty: the own host, and
         /// loopback to loopback.
         allowed_origins: List<String> = List(Vec::new()),
+        /// Addresses and networks of proxies, as in `10.0.0.0/8`: their `X-Forwarded-For` tells a client's address.
+        trusted_proxies: List<Network> = List(Vec::new()),
+        /// Whether each connection begins with a header of the PROXY protocol (version 1 or 2), which tells the
+        /// client's address. Where there are `trusted_proxies`, nobody else is served then.
+        proxy_protocol: bool = false,
     }
 }
 

@@ -51,6 +51,8 @@ const EVERYTHING: &str = r#"
 [public]
 listen = ["[::1]:1", "unix:/run/t.sock"]
 allowed_origins = "HTTPS://a.example:443"
+trusted_proxies = ["10.0.0.0/8", "::1"]
+proxy_protocol = true
 [internal]
 listen = "localhost:2"
 [broker]

@@ -29,8 +29,11 @@ use crate::{
 /// An extension of each request.
 #[derive(Clone, Debug)]
 pub struct Peer {
-    /// Whence; none on a Unix socket.
+    /// The client's, as far as it is known: by `X-Forwarded-For` or the PROXY protocol from who is trusted, else
+    /// that of the connection. None on a Unix socket.
     pub address: Option<IpAddr>,
+    /// The connection is a proxy's: its requests may be of one client or of many.
+    pub is_proxy: bool,
     /// The connection is over a limit: it is told so, and then closed.
     pub refused: Option<Rejection>,
     /// Where the connection can be taken over: on HTTP/1.

@@ -87,6 +87,12 @@ async fn serve(
         }
     };
     let mut session = Session::open(&state.gateway, style, permit, grant)?;
+    tracing::debug!(
+        connection.id = %session.id(),
+        transport = request.transport.as_str(),
+        client.address = peer.and_then(|peer| peer.address).map(tracing::field::display),
+        "a client connected"
+    );
     let channels = session.attach_all(&request.channels, &request.since).await?;
     if request.transport == Transport::Poll {
         let turns = peer.and_then(|peer| peer.turns.as_ref());
@@ -148,7 +154,8 @@ fn in_turn(answer: poll::Answer) -> Body {
     }
 }
 
-/// Looks for room. A connection has its permit already; an HTTP/2 stream needs one of its own.
+/// Looks for room. A connection has its permit already; an HTTP/2 stream needs one of its own, and so do the clients
+/// of a proxy.
 fn admit(state: &State, peer: Option<&Peer>) -> Result<Option<Permit>, Fault> {
     if state.readiness.is_leaving() {
         state.metrics.rejected(Rejection::Draining);
@@ -163,10 +170,12 @@ fn admit(state: &State, peer: Option<&Peer>) -> Result<Option<Permit>, Fault> {
     if let Some(refused) = peer.refused {
         return Err(no_room(refused, &state.config.limits));
     }
-    if peer.handover.is_some() {
-        return Ok(None);
-    }
-    match state.admission.try_admit(peer.address) {
+    let admitted = match (peer.handover.is_some(), peer.is_proxy) {
+        (true, false) => return Ok(None),
+        (true, true) => state.admission.try_admit_client(peer.address),
+        (false, _) => state.admission.try_admit(peer.address),
+    };
+    match admitted {
         Ok(permit) => Ok(Some(permit)),
         Err(refusal) => {
             state.metrics.rejected(refusal.into());

@@ -34,18 +34,19 @@ use crate::{
 /// The client's first bytes on HTTP/2 (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Reads until it is clear whether the client speaks HTTP/2; whether it does, and what was read.
-pub(super) async fn sniff(socket: &Socket) -> io::Result<(bool, Vec<u8>)> {
-    let mut read = [0; PREFACE.len()];
-    let mut len = 0;
+/// Reads on after what was `read` until it is clear whether the client speaks HTTP/2; whether it does, and all that
+/// was read.
+pub(super) async fn sniff(socket: &Socket, mut read: Vec<u8>) -> io::Result<(bool, Vec<u8>)> {
     loop {
-        match std::future::poll_fn(|cx| socket.poll_read_some(cx, &mut read[len..])).await? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            n => len += n,
+        let begun = read.len().min(PREFACE.len());
+        let http2 = read[..begun] == PREFACE[..begun];
+        if !http2 || begun == PREFACE.len() {
+            return Ok((http2, read));
         }
-        let http2 = read[..len] == PREFACE[..len];
-        if !http2 || len == PREFACE.len() {
-            return Ok((http2, read[..len].to_vec()));
+        let mut more = [0; PREFACE.len()];
+        match std::future::poll_fn(|cx| socket.poll_read_some(cx, &mut more[begun..])).await? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            n => read.extend_from_slice(&more[begun..begun + n]),
         }
     }
 }

@@ -28,13 +28,13 @@ pub(super) async fn tell(socket: &Socket, oversize: Oversize, time: Duration) {
     send(socket, &answer, time).await;
 }
 
-/// Says to a client without TLS that it needs TLS. What it sent is not read, so it is no problem of a request.
-pub(super) async fn tell_plain(socket: &Socket, time: Duration) {
-    const SENTENCE: &str = "this port speaks TLS: use https:// or wss://\n";
+/// Says what this port is for to a client that speaks plain HTTP. What it sent is not read, so it is no problem of
+/// a request.
+pub(super) async fn tell_plain(socket: &Socket, sentence: &str, time: Duration) {
     let answer = format!(
         "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\nconnection: close\r\n\
-         content-length: {}\r\n\r\n{SENTENCE}",
-        SENTENCE.len()
+         content-length: {}\r\n\r\n{sentence}",
+        sentence.len()
     );
     send(socket, answer.as_bytes(), time).await;
 }

@@ -26,7 +26,7 @@ pub(super) async fn secure(
             tracing::debug!(client.address = address.map(tracing::field::display), %error, "a TLS handshake failed");
         }
         Ok(Err(Failed::Plain(socket))) => {
-            refusal::tell_plain(&socket, LINGER).await;
+            refusal::tell_plain(&socket, "this port speaks TLS: use https:// or wss://\n", LINGER).await;
             socket.linger(LINGER).await;
         }
         Err(_) => {

@@ -33,6 +33,7 @@ mod ndjson;
 mod negotiation;
 mod origins;
 mod poll;
+mod proxies;
 mod publish;
 mod recorder;
 mod redis;

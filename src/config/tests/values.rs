@@ -11,7 +11,13 @@ fn defaults_are_those_of_the_design() {
     let seconds = Duration::from_secs;
     assert_eq!(
         config.public,
-        Public { listen: vec![tcp("127.0.0.1:8000")], tls: None, allowed_origins: AllowedOrigins::SameHost }
+        Public {
+            listen: vec![tcp("127.0.0.1:8000")],
+            tls: None,
+            allowed_origins: AllowedOrigins::SameHost,
+            trusted_proxies: TrustedProxies::default(),
+            proxy_protocol: false,
+        }
     );
     assert_eq!(config.internal, Internal { listen: vec![tcp("127.0.0.1:9000")], tls: None });
     assert_eq!(
@@ -75,6 +81,9 @@ fn every_key_reaches_the_configuration() {
     let seconds = Duration::from_secs;
     assert_eq!(config.public.listen, [tcp("[::1]:1"), Listen::Unix("/run/t.sock".into())]);
     assert_eq!(config.public.allowed_origins, AllowedOrigins::Exact(vec!["https://a.example".into()]));
+    let proxies = &config.public.trusted_proxies;
+    assert!(proxies.has("10.9.9.9".parse().ok()) && proxies.has("::1".parse().ok()));
+    assert!(config.public.proxy_protocol);
     assert_eq!(config.internal.listen, [tcp("127.0.0.1:2")]);
     let login = |name: &str, password: &str| Login {
         username: Some(name.into()),

@@ -111,6 +111,11 @@ impl Conn {
         Self { stream, buffer: Vec::new() }
     }
 
+    /// One that is there already.
+    pub fn on(stream: TcpStream) -> Self {
+        Self { stream, buffer: Vec::new() }
+    }
+
     /// A connection whose receive buffer is small, so that a reader who stops reading is soon felt.
     pub async fn open_narrow(address: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
