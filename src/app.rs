@@ -1,19 +1,21 @@
 //! Builds the parts, binds the listeners, and ends them in order.
 
 mod descriptors;
+mod reload;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::descriptors::Descriptors;
+pub use self::{descriptors::Descriptors, reload::Reload};
 use crate::{
     admission::{Admission, Limits},
     auth::{Auth, jwt::KeyError},
     broker::{Broker, BrokerEvent, memory::Memory, redis::Redis},
     clock::Clock,
-    config::{BrokerUrl, Config, Listen, TrustedProxies},
+    config::{AllowedOrigins, BrokerUrl, Config, Listen, Live, TrustedProxies},
     drain::{self, Pace, Readiness},
     gateway::{Gateway, counts, pump},
     http,
@@ -54,6 +56,8 @@ pub struct Running {
     admission: Admission,
     public: Vec<Listen>,
     internal: Vec<Listen>,
+    certificates: [Option<Arc<Certificate>>; 2],
+    allowed_origins: Live<AllowedOrigins>,
     pace: watch::Sender<Option<Pace>>,
     ended: CancellationToken,
     stop: CancellationToken,
@@ -92,12 +96,14 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         per_second: config.limits.connects_per_second,
     });
     let readiness = Readiness::default();
+    let allowed_origins = Arc::new(ArcSwap::from_pointee(config.public.allowed_origins.clone()));
     let state = http::State {
         gateway: gateway.clone(),
         config: Arc::clone(&config),
         metrics: Arc::clone(&metrics),
         admission: admission.clone(),
         readiness: readiness.clone(),
+        allowed_origins: Arc::clone(&allowed_origins),
         public_url: public_url(tcp(&public_addresses), outer.is_some()).into(),
     };
     for (certificate, listener, label) in
@@ -108,6 +114,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         let ends = move |second| metrics.certificate(label, second);
         background.push(tokio::spawn(tls::watch(certificate, listener, ends)));
     }
+    let certificates = [outer.clone(), inner.clone()];
     let server = |router, certificate, admission, spare| Server {
         router,
         certificate,
@@ -147,6 +154,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         admission,
         public: public_addresses,
         internal: internal_addresses,
+        certificates,
+        allowed_origins,
         pace,
         ended,
         stop,
@@ -255,6 +264,20 @@ impl Running {
     #[must_use]
     pub fn addresses(&self) -> (&[Listen], &[Listen]) {
         (&self.public, &self.internal)
+    }
+
+    /// Uses what of `config` may change while everything runs.
+    ///
+    /// # Errors
+    /// A certificate that has become bad since the configuration was checked.
+    pub fn reload(&self, config: &Config) -> Result<(), TlsError> {
+        for (certificate, files) in self.certificates.iter().zip([&config.public.tls, &config.internal.tls]) {
+            if let (Some(certificate), Some(files)) = (certificate, files) {
+                certificate.replace(files.clone())?;
+            }
+        }
+        self.allowed_origins.store(Arc::new(config.public.allowed_origins.clone()));
+        Ok(())
     }
 
     /// Begins to end as SIGTERM does. [`Running::stopped`] waits for the end.

@@ -54,6 +54,7 @@ const EXAMPLES: &str = "Examples:
   tidegate subscribe news --transport websocket    follow a channel
   tidegate selftest URL INTERNAL_URL               whether messages come through, over each transport
 
+Signals: SIGTERM drains, SIGINT ends within a second, SIGHUP reads the configuration anew.
 Exit codes: 0, 1 failure, 64 usage or configuration.";
 
 #[derive(Debug, clap::Subcommand)]

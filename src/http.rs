@@ -37,7 +37,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use self::{head::Gate, origin::Rules, query::shown};
 use crate::{
     admission::Admission,
-    config::Config,
+    config::{AllowedOrigins, Config, Live},
     drain::Readiness,
     fault::{Code, Fault},
     gateway::Gateway,
@@ -60,6 +60,8 @@ pub struct State {
     pub admission: Admission,
     /// Whether new connections may come.
     pub readiness: Readiness,
+    /// The pages that may connect to the public listener.
+    pub allowed_origins: Live<AllowedOrigins>,
     /// Where clients connect, as the console tells its visitor.
     pub public_url: Arc<str>,
 }
@@ -73,7 +75,8 @@ pub fn public_router(state: State) -> Router {
         .route("/v1/subscribe", taking("GET, OPTIONS", subscribe))
         .route("/client.js", file(get(client::script)))
         .route("/client.d.ts", file(get(client::types)));
-    assemble(routes, Router::new(), Rules::public(&state.config), state)
+    let rules = Rules::public(&state.config, Arc::clone(&state.allowed_origins));
+    assemble(routes, Router::new(), rules, state)
 }
 
 /// What is served where backends and operators connect.

@@ -13,6 +13,7 @@ use tracing_subscriber::{
         FormatFields,
         format::{Writer, debug_fn},
     },
+    reload,
     util::{SubscriberInitExt as _, TryInitError},
 };
 
@@ -24,31 +25,53 @@ pub enum TelemetryError {
     /// `log.level` is not one.
     #[error("log.level is not a level (error, warn, info, debug, trace) or a filter: {0}")]
     Level(#[from] tracing_subscriber::filter::ParseError),
+    /// The log has ended.
+    #[error("the level cannot be changed: {0}")]
+    Reload(#[from] reload::Error),
     /// Somebody else has started it in this process.
     #[error("logging was started before: {0}")]
     Started(#[from] TryInitError),
+}
+
+/// The level of the running log.
+pub struct Level(Box<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>);
+
+impl Level {
+    /// From now on that of `log`; its format stays.
+    ///
+    /// # Errors
+    /// A bad level, or a log that has ended.
+    pub fn set(&self, log: &Log) -> Result<(), TelemetryError> {
+        Ok((self.0)(EnvFilter::try_new(&log.level)?)?)
+    }
+}
+
+impl fmt::Debug for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Level")
+    }
 }
 
 /// Starts logging for the whole process.
 ///
 /// # Errors
 /// A bad level, or a second start.
-pub fn start(log: &Log) -> Result<(), TelemetryError> {
+pub fn start(log: &Log) -> Result<Level, TelemetryError> {
     let filter = EnvFilter::try_new(&log.level)?;
     let lines = tracing_subscriber::fmt().with_writer(io::stderr).with_env_filter(filter);
     let terminal = io::stderr().is_terminal();
-    if is_for_people(log.format, terminal) {
-        lines.with_ansi(terminal).with_target(false).fmt_fields(Escaped).finish().try_init()?;
+    Ok(if is_for_people(log.format, terminal) {
+        let lines = lines.with_ansi(terminal).with_target(false).fmt_fields(Escaped).with_filter_reloading();
+        let filter = lines.reload_handle();
+        lines.finish().try_init()?;
+        Level(Box::new(move |new| filter.reload(new)))
     } else {
-        lines
-            .json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .with_span_list(false)
-            .finish()
-            .try_init()?;
-    }
-    Ok(())
+        let lines = lines.json().flatten_event(true).with_current_span(false).with_span_list(false);
+        let lines = lines.with_filter_reloading();
+        let filter = lines.reload_handle();
+        lines.finish().try_init()?;
+        Level(Box::new(move |new| filter.reload(new)))
+    })
 }
 
 fn is_for_people(format: LogFormat, terminal: bool) -> bool {

@@ -42,9 +42,14 @@ impl ConfigFlags {
         }
     }
 
+    /// These and the environment.
+    pub fn sources(self) -> Result<Sources, ConfigError> {
+        Sources::with_environment(self.config, self.set, self.insecure)
+    }
+
     /// The configuration of these flags, the environment and the file.
     pub fn load(self) -> Result<Loaded, ConfigError> {
-        Config::load(&Sources::with_environment(self.config, self.set, self.insecure)?)
+        Config::load(&self.sources()?)
     }
 }
 

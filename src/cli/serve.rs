@@ -1,7 +1,7 @@
-//! `tidegate` alone: serves until a signal.
+//! `tidegate` alone: serves until a signal. SIGHUP has it read its configuration anew.
 
 use std::{
-    io::{self, Write as _},
+    io::{self, IsTerminal as _, Write as _},
     process::ExitCode,
 };
 
@@ -9,15 +9,16 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{USAGE, config::ConfigFlags};
 use crate::{
-    app::{self, Running, StartError},
-    config::Listen,
+    app::{self, Reload, Running, StartError},
+    config::{Config, Listen},
     drain::Pace,
     telemetry,
 };
 
 /// Serves as configured; the exit code is 0 after a drain, 64 for a bad configuration.
 pub(super) fn run(flags: ConfigFlags) -> ExitCode {
-    let loaded = match flags.load() {
+    let loaded = flags.sources().and_then(|sources| Ok((Config::load(&sources)?, sources)));
+    let (loaded, sources) = match loaded {
         Ok(loaded) => loaded,
         Err(fault) => {
             eprintln!("tidegate: {fault}");
@@ -26,10 +27,10 @@ pub(super) fn run(flags: ConfigFlags) -> ExitCode {
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let served = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
-        telemetry::start(&loaded.config.log)?;
+        let level = telemetry::start(&loaded.config.log)?;
         let served = runtime.block_on(async {
             // A task of its own: what runs in the outermost future is scheduled worse.
-            tokio::spawn(serve(loaded.config)).await?
+            tokio::spawn(serve(loaded.config.clone(), Reload::new(sources, loaded, level))).await?
         });
         runtime.shutdown_background();
         served
@@ -47,10 +48,12 @@ pub(super) fn run(flags: ConfigFlags) -> ExitCode {
     }
 }
 
-async fn serve(config: crate::config::Config) -> anyhow::Result<ExitCode> {
+async fn serve(config: Config, mut reload: Reload) -> anyhow::Result<ExitCode> {
     // Before anything is promised, so that a signal is never the system's to answer.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let has_terminal = io::stderr().is_terminal();
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
@@ -66,9 +69,16 @@ async fn serve(config: crate::config::Config) -> anyhow::Result<ExitCode> {
         "serving"
     );
     greet(schemes, public, internal);
-    let pace = tokio::select! {
-        _ = terminate.recv() => Pace::Configured,
-        _ = interrupt.recv() => Pace::Hasty,
+    let pace = loop {
+        tokio::select! {
+            _ = terminate.recv() => break Pace::Configured,
+            _ = interrupt.recv() => break Pace::Hasty,
+            // A terminal that is closed sends it too, and takes along what runs in it.
+            _ = hangup.recv() => match has_terminal && !io::stderr().is_terminal() {
+                true => break Pace::Hasty,
+                false => reload.run(&running).await,
+            },
+        }
     };
     running.end(pace);
     Ok(stop(&mut running, &mut terminate, &mut interrupt).await)

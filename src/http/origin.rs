@@ -8,6 +8,9 @@ mod authority;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
 use axum::{
     extract::Request,
     middleware::Next,
@@ -18,7 +21,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
 use self::authority::{Authority, Origin};
 use super::{headers, query::shown};
 use crate::{
-    config::{AllowedOrigins, Config},
+    config::{AllowedOrigins, Config, Live},
     fault::{Code, Fault},
 };
 
@@ -31,7 +34,7 @@ const PREFLIGHT_AGE: HeaderValue = HeaderValue::from_static("600");
 /// The rules of one listener.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    origins: AllowedOrigins,
+    origins: Live<AllowedOrigins>,
     /// Whether a `Host` may be a name that is not `localhost`.
     names: bool,
     /// What helps a page that was refused.
@@ -39,11 +42,11 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// Those of the public listener.
+    /// Those of the public listener, which serves the pages of `origins`.
     #[must_use]
-    pub fn public(config: &Config) -> Self {
+    pub fn public(config: &Config, origins: Live<AllowedOrigins>) -> Self {
         Self {
-            origins: config.public.allowed_origins.clone(),
+            origins,
             names: serves_names(config),
             cure: "add the origin to `public.allowed_origins`, or where a proxy stands between let it pass the host \
                    on (nginx: `proxy_set_header Host $host`)",
@@ -54,7 +57,7 @@ impl Rules {
     #[must_use]
     pub fn internal(config: &Config) -> Self {
         Self {
-            origins: AllowedOrigins::SameHost,
+            origins: Arc::new(ArcSwap::from_pointee(AllowedOrigins::SameHost)),
             names: serves_names(config),
             cure: "open the page from this host, or where a proxy stands between let it pass the host on (nginx: \
                    `proxy_set_header Host $host`); `public.allowed_origins` counts for the public listener only",
@@ -84,7 +87,7 @@ impl Rules {
     }
 
     fn allows(&self, origin: &str, host: Option<&Authority<'_>>) -> bool {
-        match &self.origins {
+        match &**self.origins.load() {
             AllowedOrigins::Any => true,
             AllowedOrigins::Exact(list) => Origin::parse(origin).is_some_and(|origin| {
                 list.iter().any(|allowed| Origin::parse(allowed).is_some_and(|allowed| allowed == origin))

@@ -11,6 +11,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use arc_swap::ArcSwap;
 use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderMap, Request};
@@ -27,6 +28,7 @@ use crate::{
     broker::{Broker, BrokerEvent, memory::Memory},
     clock::Clock,
     gateway::Gateway,
+    telemetry::Tracer,
 };
 
 /// Both routers over a memory broker.
@@ -55,13 +57,16 @@ impl Fixture {
             Auth::new(&config, &metrics).unwrap(),
             Broker::Memory(memory),
             Arc::clone(&metrics),
+            Tracer::default(),
         );
+        let allowed_origins = Arc::new(ArcSwap::from_pointee(config.public.allowed_origins.clone()));
         let state = State {
             gateway,
             config,
             metrics,
             admission: Admission::new(admission::Limits::default()),
             readiness: Readiness::default(),
+            allowed_origins,
             public_url: "http://127.0.0.1:8000".into(),
         };
         Self { public: public_router(state.clone()), internal: internal_router(state), events: Some(events) }

@@ -37,6 +37,7 @@ mod proxies;
 mod publish;
 mod recorder;
 mod redis;
+mod reload;
 mod resume;
 mod selftest;
 mod slow;

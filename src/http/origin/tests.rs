@@ -3,7 +3,12 @@
 use super::*;
 
 fn rules(origins: AllowedOrigins, names: bool) -> Rules {
-    Rules { origins, names, cure: "the cure" }
+    Rules { origins: Arc::new(ArcSwap::from_pointee(origins)), names, cure: "the cure" }
+}
+
+/// Those of the public listener, as configured.
+fn public(config: &Config) -> Rules {
+    Rules::public(config, Arc::new(ArcSwap::from_pointee(config.public.allowed_origins.clone())))
 }
 
 fn exact(list: &[&str]) -> AllowedOrigins {
@@ -176,7 +181,7 @@ fn an_absent_host_has_no_page_of_its_own() {
 fn a_refusal_names_both_values_and_the_cure() {
     let config = Config::from_toml("").unwrap();
     for (rules, cure) in [
-        (Rules::public(&config), "`public.allowed_origins`"),
+        (public(&config), "`public.allowed_origins`"),
         (Rules::internal(&config), "proxy_set_header Host $host"),
     ] {
         let fault = rules.judge(Some("127.0.0.1:8000"), Some("https://evil.com")).unwrap_err();
@@ -186,6 +191,6 @@ fn a_refusal_names_both_values_and_the_cure() {
     }
     let config = Config::from_toml("[public]\nallowed_origins = [\"https://app.example.org\"]").unwrap();
     let page = Some("https://app.example.org");
-    assert_eq!(Rules::public(&config).judge(Some("127.0.0.1"), page), Ok(()));
+    assert_eq!(public(&config).judge(Some("127.0.0.1"), page), Ok(()));
     assert!(Rules::internal(&config).judge(Some("127.0.0.1"), page).is_err());
 }
