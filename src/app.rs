@@ -21,6 +21,7 @@ use crate::{
     http,
     metrics::{BrokerKind, ListenerName, Metrics},
     server::{BindError, Listener, Server},
+    telemetry::{Tracer, TracingError},
     tls::{self, Certificate, TlsError, TlsFiles},
 };
 
@@ -42,6 +43,9 @@ pub enum StartError {
     /// What tokens are checked by, where it has become bad since the configuration was checked.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// Traces that cannot be sent.
+    #[error(transparent)]
+    Tracing(#[from] TracingError),
     /// What is in Redis is not this gateway's.
     #[error("{0}")]
     Broker(String),
@@ -80,7 +84,9 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         verifier.first_keys().await?;
     }
     let (broker, events) = broker(&config, &metrics).await?;
-    let gateway = Gateway::new(Arc::clone(&config), auth.clone(), broker.clone(), Arc::clone(&metrics));
+    let tracer = Tracer::new(&config.tracing)?;
+    let gateway =
+        Gateway::new(Arc::clone(&config), auth.clone(), broker.clone(), Arc::clone(&metrics), tracer);
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
     let counts = tokio::spawn(counts::run(gateway.clone(), stop.clone()));
     let mut background = vec![tokio::spawn(pump::run(gateway.clone(), events)), tokio::spawn(sweep(broker))];
@@ -214,6 +220,7 @@ async fn end(
     if tokio::time::timeout(LAST_ANSWERS, &mut counts).await.is_err() {
         counts.abort();
     }
+    gateway.tracer().finish().await;
     ended.cancel();
 }
 

@@ -21,6 +21,7 @@ use crate::{
     pattern::Patterns,
     position::{Position, Since},
     publication::{Draft, Receipt},
+    telemetry::Tracer,
     transport_name::Transport,
     wire::{Encoding, Framing, Object, Prepared},
 };
@@ -46,6 +47,7 @@ struct Inner {
     hub: Hub,
     registry: Registry,
     metrics: Arc<Metrics>,
+    tracer: Tracer,
 }
 
 /// Messages of a channel's history, written down.
@@ -123,9 +125,15 @@ impl Subscription {
 impl Gateway {
     /// Joins the parts. [`pump::run`] must run for messages to flow.
     #[must_use]
-    pub fn new(config: Arc<Config>, auth: Auth, broker: Broker, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        config: Arc<Config>,
+        auth: Auth,
+        broker: Broker,
+        metrics: Arc<Metrics>,
+        tracer: Tracer,
+    ) -> Self {
         let (hub, registry) = (Hub::default(), Registry::default());
-        Self(Arc::new(Inner { config, auth, broker, hub, registry, metrics }))
+        Self(Arc::new(Inner { config, auth, broker, hub, registry, metrics, tracer }))
     }
 
     /// What is configured.
@@ -144,6 +152,12 @@ impl Gateway {
     #[must_use]
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.0.metrics
+    }
+
+    /// What makes the spans of traces.
+    #[must_use]
+    pub fn tracer(&self) -> &Tracer {
+        &self.0.tracer
     }
 
     /// Who listens on this node.
@@ -200,15 +214,19 @@ impl Gateway {
     ///
     /// # Errors
     /// `message_too_large`, `idempotency_key_reused`, or the broker's.
-    pub async fn publish(&self, channel: &Channel, draft: Draft) -> Result<Receipt, Fault> {
-        let Inner { config, broker, metrics, .. } = &*self.0;
+    pub async fn publish(&self, channel: &Channel, mut draft: Draft) -> Result<Receipt, Fault> {
+        let Inner { config, broker, metrics, tracer, .. } = &*self.0;
         let size = draft.payload.bytes().len();
         if size > config.limits.message {
             return Err(message_too_large(config.limits.message));
         }
         self.is_ours(channel)?;
         let timer = metrics.publish_timer();
-        let receipt = broker.publish(channel, &self.namespace(channel).history, draft).await?;
+        let span = tracer.publish(channel, size, draft.trace);
+        draft.trace = span.carried();
+        let published = broker.publish(channel, &self.namespace(channel).history, draft).await;
+        span.end(published.as_ref().map(|receipt| receipt.position));
+        let receipt = published?;
         metrics.published(&receipt, timer);
         Ok(receipt)
     }

@@ -4,7 +4,7 @@
 //! The rooms, from the words to the edge; each imports only those above it (ARCHITECTURE.md has the map):
 //!
 //! - words: [`channel`], [`position`], [`publication`], [`gap`], [`resume`], [`fault`], [`disconnect`],
-//!   [`payload`], [`pattern`], [`rate`], [`transport_name`], [`clock`]
+//!   [`payload`], [`pattern`], [`rate`], [`transport_name`], [`trace_parent`], [`clock`]
 //! - how it is written down: [`wire`]
 //! - engines: [`hub`] (who listens here), [`broker`] (where messages are), [`admission`], [`auth`]
 //! - the gateway: [`gateway`] (joins hub and broker), [`session`] (a connection's life)
@@ -38,6 +38,7 @@ pub mod session;
 pub mod socket;
 pub mod telemetry;
 pub mod tls;
+pub mod trace_parent;
 pub mod transport;
 pub mod transport_name;
 pub mod wire;

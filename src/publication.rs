@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crate::{
     channel::Channel,
     position::{Epoch, Position},
+    trace_parent::TraceParent,
 };
 
 /// How a payload was posted, and so how it is delivered.
@@ -127,6 +128,8 @@ pub struct Draft {
     pub event: Option<EventName>,
     /// Makes a repeated publish harmless, if given.
     pub idempotency_key: Option<IdempotencyKey>,
+    /// Which trace it is a part of, if any.
+    pub trace: Option<TraceParent>,
 }
 
 /// The broker's word that it has a message.
@@ -153,6 +156,8 @@ pub struct Publication {
     pub event: Option<EventName>,
     /// What is delivered.
     pub payload: Payload,
+    /// The span that published it, where somebody records its trace. Boxed, since few are.
+    pub trace: Option<Box<TraceParent>>,
 }
 
 impl Publication {

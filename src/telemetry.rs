@@ -1,4 +1,7 @@
-//! Logs: one line an event on standard error, for a person or for a machine.
+//! Logs: one line an event on standard error, for a person or for a machine. And traces.
+
+mod otlp;
+mod traces;
 
 use std::{
     fmt::{self, Write as _},
@@ -17,6 +20,7 @@ use tracing_subscriber::{
     util::{SubscriberInitExt as _, TryInitError},
 };
 
+pub use self::traces::{FanOut, Publishing, Reached, Tracer, TracingError};
 use crate::config::{Log, LogFormat};
 
 /// Why logging could not start.

@@ -16,7 +16,7 @@ use super::{
     proxies::Network,
     redis_channel,
     secret::Secret,
-    units::{Count, Size, Time},
+    units::{Count, Ratio, Size, Time},
 };
 
 /// Declares a table of keys with their defaults beside them.
@@ -53,6 +53,7 @@ pub struct Raw {
     pub auth: Auth,
     pub namespaces: Vec<Namespace>,
     pub log: Log,
+    pub tracing: Tracing,
 }
 
 table! {
@@ -277,6 +278,16 @@ table! {
         /// `off`, `error`, `warn`, `info`, `debug` or `trace`; with commas, `target=level` for
         /// single modules.
         level: String = "info".into(),
+    }
+}
+
+table! {
+    /// Spans of publishing and of fan-out, for a collector.
+    Tracing {
+        /// A collector that takes OTLP over HTTP: `http://collector:4318`. Empty: no spans are made.
+        otlp_endpoint: String = String::new(),
+        /// Of the messages that come without a `traceparent` so many are traced, 0 to 1.
+        sample_ratio: Ratio = Ratio(0.01),
     }
 }
 

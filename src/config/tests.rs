@@ -111,4 +111,7 @@ redis_channel = "x.{channel}.y"
 [log]
 format = "json"
 level = "warn,tidegate::hub=debug"
+[tracing]
+otlp_endpoint = "http://collector:4318"
+sample_ratio = 0.5
 "#;

@@ -252,6 +252,39 @@ impl JsonSchema for Count {
     }
 }
 
+/// A part of a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Value")]
+pub struct Ratio(pub f64);
+
+impl TryFrom<Value> for Ratio {
+    type Error = String;
+
+    fn try_from(value: Value) -> Result<Self, String> {
+        let number = match value {
+            Value::Float(number) => Some(number),
+            Value::Integer(number) => Some(number as f64),
+            _ => None,
+        };
+        let ratio = number.filter(|number| (0.0..=1.0).contains(number));
+        ratio.map(Self).ok_or_else(|| format!("{value} is not a number from 0 to 1"))
+    }
+}
+
+impl JsonSchema for Ratio {
+    fn schema_name() -> Cow<'static, str> {
+        "Ratio".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "number", "minimum": 0, "maximum": 1 })
+    }
+}
+
 /// How many bytes of ASCII digits `text` begins with.
 fn digits(text: &str) -> usize {
     text.bytes().take_while(u8::is_ascii_digit).count()
@@ -353,6 +386,19 @@ mod tests {
         }
         let error = Time::try_from(Value::from(25)).unwrap_err();
         assert!(error.starts_with("25 is not a time"), "{error}");
+    }
+
+    #[test]
+    fn ratios_are_from_0_to_1() {
+        for (value, ratio) in [(Value::from(0), 0.0), (Value::from(1), 1.0), (Value::from(0.25), 0.25)] {
+            assert_eq!(Ratio::try_from(value), Ok(Ratio(ratio)));
+        }
+        for value in
+            [Value::from(1.01), Value::from(-0.1), Value::from(2), Value::from(f64::NAN), Value::from("1")]
+        {
+            let error = Ratio::try_from(value).unwrap_err();
+            assert!(error.ends_with(" is not a number from 0 to 1"), "{error}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::{
     gap::Gap,
     hub::{Batch, Topic},
     metrics::Source,
+    telemetry::Reached,
     wire::Prepared,
 };
 
@@ -93,8 +94,18 @@ async fn broadcast(gateway: &Gateway, topic: &Topic, messages: Vec<Prepared>) {
             size += message.publication().size().max(1);
             messages.push(message);
         }
-        let reached = topic.broadcast(&Batch::new(messages), metrics);
-        metrics.fanned_out(reached);
+        let traces = messages.iter().filter_map(|m| m.publication().trace.as_deref().copied());
+        let span = gateway.tracer().fan_out(topic.channel(), traces);
+        let batch = Batch::new(messages);
+        let subscribers = topic.broadcast(&batch, metrics);
+        metrics.fanned_out(subscribers);
+        if let Some(span) = span {
+            let messages = batch.messages();
+            let bytes = messages.iter().map(|m| m.publication().size()).sum();
+            let oldest = messages.first().map_or(u64::MAX, |m| m.publication().time);
+            let max_lag_ms = gateway.now().saturating_sub(oldest);
+            span.end(Reached { subscribers, messages: messages.len(), bytes, max_lag_ms });
+        }
         if rest.peek().is_some() {
             // Readers and connection tasks take this batch before the next comes.
             tokio::task::yield_now().await;

@@ -16,7 +16,7 @@ use super::{
     caller::Caller,
     json::{self, Bounded, present},
     problem,
-    publish::{count, write_receipt},
+    publish::{count, trace, write_receipt},
     query,
 };
 use crate::{
@@ -26,6 +26,7 @@ use crate::{
     metrics::Route,
     payload,
     publication::{Draft, Receipt},
+    trace_parent::TraceParent,
 };
 
 /// The most outcomes of one batch.
@@ -78,16 +79,17 @@ async fn answer(state: &State, caller: &Caller, request: Request) -> Result<Resp
     let (head, body) = request.into_parts();
     query::refuse_all(head.uri.query())?;
     body::expect_json(&head.headers)?;
+    let trace = trace(&head.headers)?;
     let limits = &state.config.limits;
     let bound = Bound { bytes: limits.batch, code: Code::BatchTooLarge, limit: limits.batch };
     let body = body::read(body, bound, limits.body_timeout).await?;
-    let items = read(&body)?;
+    let items = read(&body, trace)?;
     drop(body);
     publish(&state.gateway, caller, items).await.map(Outcomes::into_response)
 }
 
-/// The items, in memory of their own.
-fn read(body: &[u8]) -> Result<Vec<Result<Posting, Fault>>, Fault> {
+/// The items, in memory of their own, all of one trace.
+fn read(body: &[u8], trace: Option<TraceParent>) -> Result<Vec<Result<Posting, Fault>>, Fault> {
     let Batch { messages } = json::parse(body)?;
     let mut outcomes = messages.count;
     let mut items = Vec::with_capacity(messages.kept.len());
@@ -101,7 +103,7 @@ fn read(body: &[u8]) -> Result<Vec<Result<Posting, Fault>>, Fault> {
                 format!("the batch has more than {MAX_OUTCOMES} outcomes, one for each channel of an item");
             return Err(Fault::new(Code::BatchTooLarge, detail).limit(MAX_OUTCOMES));
         }
-        items.push(item.and_then(Item::check));
+        items.push(item.and_then(|item| item.check(trace)));
     }
     Ok(items)
 }
@@ -114,7 +116,7 @@ impl<'a> Item<'a> {
         serde_json::from_str(text).map_err(|error| Fault::new(Code::InvalidBody, json::reason(&error)))
     }
 
-    fn check(self) -> Result<Posting, Fault> {
+    fn check(self, trace: Option<TraceParent>) -> Result<Posting, Fault> {
         let channels = match (self.channel, self.channels) {
             (Some(channel), None) => vec![channel],
             (None, Some(Bounded { kept, .. })) if !kept.is_empty() => kept,
@@ -131,6 +133,7 @@ impl<'a> Item<'a> {
             payload: payload::from_raw(self.data, self.data_base64.as_deref())?,
             event: parsed(self.event.as_deref(), "event")?,
             idempotency_key: parsed(self.idempotency_key.as_deref(), "idempotency_key")?,
+            trace,
         };
         Ok(Posting { channels, draft })
     }

@@ -21,11 +21,12 @@ use crate::{
     metrics::{Route, StatusClass},
     payload::ContentType,
     publication::{Draft, Receipt},
+    trace_parent::TraceParent,
 };
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const TIDEGATE_EVENT: HeaderName = HeaderName::from_static("tidegate-event");
-/// W3C Trace Context; taken, but nobody traces yet.
+/// W3C Trace Context.
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Publishes the body, and counts how that went.
@@ -57,10 +58,10 @@ async fn publish(state: &State, caller: &Caller, request: Request) -> Result<Res
     let content_type = body::content_type(&head.headers)?;
     let event = parsed(&head.headers, TIDEGATE_EVENT)?;
     let idempotency_key = parsed(&head.headers, IDEMPOTENCY_KEY)?;
-    headers::single(&head.headers, TRACEPARENT)?;
+    let trace = trace(&head.headers)?;
     let limits = &state.config.limits;
     let body = body::read(body, bound(content_type, limits), limits.body_timeout).await?;
-    let draft = Draft { payload: content_type.payload(body)?, event, idempotency_key };
+    let draft = Draft { payload: content_type.payload(body)?, event, idempotency_key, trace };
     let receipt = state.gateway.publish(&channel, draft).await?;
     let mut answer = String::with_capacity(96 + channel.as_str().len());
     answer.push('{');
@@ -76,6 +77,12 @@ fn bound(content_type: ContentType, limits: &Limits) -> Bound {
         ContentType::Text | ContentType::Bytes => limits.message,
     };
     Bound { bytes, code: Code::MessageTooLarge, limit: limits.message }
+}
+
+/// The caller's trace. One that cannot be read is as none (Trace Context, section 4.3): what a caller's library writes
+/// wrong must cost him no message.
+pub(super) fn trace(headers: &HeaderMap) -> Result<Option<TraceParent>, Fault> {
+    Ok(headers::single(headers, TRACEPARENT)?.and_then(|text| text.trim().parse().ok()))
 }
 
 /// A header that may be given once, as what it means.

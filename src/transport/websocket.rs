@@ -162,7 +162,7 @@ impl Dialogue {
                 }
             }
             Command::Publish { channel, payload, event, idempotency_key } => {
-                let draft = Draft { payload, event, idempotency_key };
+                let draft = Draft { payload, event, idempotency_key, trace: None };
                 match session.authorize(Action::Publish, &channel) {
                     Ok(()) => return Some(publish(session, channel, draft, reference)),
                     Err(fault) => {
@@ -333,7 +333,7 @@ fn raw_publish(session: &Session, payload: Payload) -> Result<Option<Work>, Disc
         session.metrics().publish_answered(Route::WebSocket, StatusClass::ClientError);
         return Err(Disconnect::Forbidden);
     }
-    let draft = Draft { payload, event: None, idempotency_key: None };
+    let draft = Draft { payload, event: None, idempotency_key: None, trace: None };
     Ok(Some(Box::pin(async move {
         match counted_publish(&gateway, &channel, draft).await {
             Ok(_) => Ok(Done::Nothing),

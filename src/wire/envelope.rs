@@ -22,6 +22,7 @@ use crate::{
     payload,
     position::Epoch,
     publication::{EventName, Payload, Publication},
+    trace_parent::TraceParent,
 };
 
 /// The version that is written and read. The next one is read as well, without what it adds: while gateways are brought
@@ -52,6 +53,8 @@ pub struct Envelope {
     pub floor: u64,
     /// The name of the event.
     pub event: Option<EventName>,
+    /// The span that published it, where somebody records its trace.
+    pub trace: Option<Box<TraceParent>>,
     /// The payload.
     pub payload: Payload,
 }
@@ -103,7 +106,9 @@ pub fn decode(bytes: Bytes) -> Result<Envelope, Damaged> {
         name => Some(text(name).and_then(|name| name.parse().ok()).ok_or(Damaged::Field("event"))?),
     };
     let length = usize::from(take_u16(&mut rest)?);
-    take(&mut rest, length)?;
+    // Whoever publishes without a gateway may write here what he likes.
+    let trace = text(&take(&mut rest, length)?).and_then(|text| text.parse::<TraceParent>().ok());
+    let trace = trace.filter(|trace| trace.sampled).map(Box::new);
     if version > VERSION {
         let length = usize::from(take_u16(&mut rest)?);
         take(&mut rest, length)?;
@@ -115,7 +120,7 @@ pub fn decode(bytes: Bytes) -> Result<Envelope, Damaged> {
         _ => return Err(Damaged::Field("kind of payload")),
     };
     let payload = payload.unwrap_or_else(|_| payload::binary(rest));
-    Ok(Envelope { kind, epoch, offset, time, floor, event, payload })
+    Ok(Envelope { kind, epoch, offset, time, floor, event, trace, payload })
 }
 
 impl Envelope {
@@ -136,6 +141,7 @@ impl Envelope {
             time: self.time,
             event: self.event,
             payload: self.payload,
+            trace: self.trace,
         }
     }
 }
@@ -182,7 +188,9 @@ pub(crate) fn encode(kind: Kind, publication: &Publication, floor: u64) -> Bytes
     let event = publication.event.as_ref().map_or("", |event| event.as_str());
     out.push(event.len() as u8);
     out.extend(event.bytes());
-    out.extend([0, 0]);
+    let trace = publication.trace.as_ref().map_or(String::new(), |trace| trace.to_string());
+    out.extend((trace.len() as u16).to_be_bytes());
+    out.extend(trace.bytes());
     out.extend(publication.payload.bytes());
     out.into()
 }
@@ -202,6 +210,7 @@ mod tests {
             time: 1_790_000_000_123,
             event: event.map(|event| event.parse().unwrap()),
             payload,
+            trace: None,
         }
     }
 
@@ -245,6 +254,25 @@ mod tests {
         bytes.splice(at..at, [0, 3, b'n', b'e', b'w']);
         let envelope = decode(bytes.into()).unwrap();
         assert_eq!((envelope.offset, envelope.payload), (42, payload));
+    }
+
+    #[test]
+    fn a_trace_that_somebody_records_comes_with_the_message() {
+        let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let traced = Publication {
+            trace: Some(Box::new(parent.parse().unwrap())),
+            ..publication(payload::binary(Bytes::from_static(b"x")), Some("ev"))
+        };
+        let bytes = encode(Kind::Message, &traced, 7);
+        assert_eq!(decode(bytes.clone()).unwrap().into_publication(&traced.channel), traced);
+        let at = bytes.len() - 1 - parent.len();
+        assert_eq!(bytes[at - 2..at], [0, 55]);
+        for other in ["not of a gateway", &parent.replace("-01", "-00")] {
+            let length = (other.len() as u16).to_be_bytes();
+            let changed = [&bytes[..at - 2], &length, other.as_bytes(), b"x"].concat();
+            let envelope = decode(changed.into()).unwrap();
+            assert_eq!((envelope.trace, &envelope.payload.bytes()[..]), (None, &b"x"[..]), "{other}");
+        }
     }
 
     #[test]

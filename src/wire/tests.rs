@@ -20,6 +20,7 @@ fn publication(event: Option<&str>, payload: Payload) -> Publication {
         time: 1_790_000_000_000,
         event: event.map(|event| event.parse().unwrap()),
         payload,
+        trace: None,
     }
 }
 

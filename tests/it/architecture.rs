@@ -18,6 +18,7 @@ const FLOORS: &[&[&str]] = &[
         "publication",
         "rate",
         "resume",
+        "trace_parent",
         "transport_name",
     ],
     &["tls"],

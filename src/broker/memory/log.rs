@@ -77,6 +77,7 @@ impl Log {
             time: self.last,
             event: draft.event,
             payload: draft.payload,
+            trace: draft.trace.map(Box::new),
         });
         self.bytes += publication.size();
         self.kept.push_back(publication.clone());

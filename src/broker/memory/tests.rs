@@ -54,6 +54,7 @@ fn draft(text: &str, key: Option<&str>) -> Draft {
         payload: Payload::new(Kind::Text, Bytes::copy_from_slice(text.as_bytes())),
         event: None,
         idempotency_key: key.map(|key| key.parse::<IdempotencyKey>().unwrap()),
+        trace: None,
     }
 }
 

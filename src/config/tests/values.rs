@@ -71,6 +71,7 @@ fn defaults_are_those_of_the_design() {
     );
     assert_eq!(config.namespaces.iter().count(), 1);
     assert_eq!(config.log, Log { format: LogFormat::Auto, level: "info".into() });
+    assert_eq!(config.tracing, Tracing { otlp_endpoint: None, sample_ratio: 0.01 });
     assert!(!config.insecure);
     assert_eq!(config.warnings(), Vec::<String>::new());
 }
@@ -149,6 +150,8 @@ fn every_key_reaches_the_configuration() {
         }
     );
     assert_eq!(config.log, Log { format: LogFormat::Json, level: "warn,tidegate::hub=debug".into() });
+    let endpoint = "http://collector:4318/v1/traces".parse().ok();
+    assert_eq!(config.tracing, Tracing { otlp_endpoint: endpoint, sample_ratio: 0.5 });
     let prices = config.namespaces.of("prices:eur");
     assert_eq!(
         **prices,
@@ -214,6 +217,16 @@ fn a_value_out_of_its_range_is_refused_with_the_range() {
         ("broker.command_timeout=9ms", "broker.command_timeout = 9ms is out of range: 10ms to 1m"),
         ("broker.command_timeout=61s", "broker.command_timeout = 1m1s is out of range: 10ms to 1m"),
         ("broker.linger=9000h", "broker.linger = 9000h is out of range: 0s to 8760h"),
+        (
+            "public.trusted_proxies=10.0.0.0/8,proxy",
+            "public.trusted_proxies: \"proxy\" is not a network: write an address, and after a slash how many of its \
+             bits count, as in \"10.0.0.0/8\" or \"fd00::/8\"",
+        ),
+        ("tracing.sample_ratio=2", "tracing.sample_ratio: 2 is not a number from 0 to 1"),
+        (
+            "tracing.otlp_endpoint=collector",
+            "tracing.otlp_endpoint is not a URL: write http:// or https:// and a host, as in \"http://collector:4318\"",
+        ),
         ("limits.message=9MiB", "limits.message = 9MiB is over limits.batch = 8MiB"),
         ("limits.batch=1KiB", "limits.message = 256KiB is over limits.batch = 1KiB"),
     ];

@@ -60,6 +60,7 @@ fn of(payload: Payload, raw: bool) -> Bytes {
         time: 0,
         event: None,
         payload,
+        trace: None,
     };
     let encoding = crate::wire::Encoding::WebSocket { raw };
     Prepared::new(publication).bytes(encoding, crate::wire::Framing::Plain)

@@ -1,7 +1,7 @@
 //! Many gateways as one, over real Redis servers, through the front door.
 
 #[macro_use]
-mod table;
+pub mod table;
 
 mod access;
 mod delivery;

@@ -57,6 +57,10 @@ impl Functions {
             let digest = Digest::of(draft).0;
             arguments.extend([Value::Bytes(digest.to_vec().into()), number(LIFE)]);
         }
+        if let Some(trace) = &draft.trace {
+            arguments.resize(11, Value::from_static_str(""));
+            arguments.push(trace.to_string().into());
+        }
         let mut reply = self.ask(link, "tidegate_1_publish", keys, arguments).await?;
         let epoch = reply.epoch()?.ok_or_else(|| reply.strange())?;
         let position = Position::At(epoch, reply.number()?);

@@ -32,7 +32,7 @@ fn channel(name: &str) -> Channel {
 
 fn draft(text: &str, key: Option<&str>) -> Draft {
     let payload = payload::text(Bytes::copy_from_slice(text.as_bytes())).unwrap();
-    Draft { payload, event: None, idempotency_key: key.map(|key| key.parse().unwrap()) }
+    Draft { payload, event: None, idempotency_key: key.map(|key| key.parse().unwrap()), trace: None }
 }
 
 impl Fixture {

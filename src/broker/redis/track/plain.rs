@@ -83,6 +83,7 @@ impl PlainTrack {
             time: self.last,
             event: None,
             payload,
+            trace: None,
         });
         self.mirror.push(Arc::clone(&publication));
         self.mirror.trim(history.messages, history.bytes);

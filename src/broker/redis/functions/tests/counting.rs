@@ -14,10 +14,16 @@ async fn messages_come_back_as_they_were_published() {
             payload: payload::json(Bytes::from_static(b"{\"a\":1}")).unwrap(),
             event: Some("created".parse().unwrap()),
             idempotency_key: None,
+            trace: None,
         },
         draft("h\u{e9}llo\r\n", None),
-        Draft { payload: payload::binary(Bytes::from(large)), event: None, idempotency_key: None },
-        Draft { payload: payload::binary(Bytes::new()), event: None, idempotency_key: None },
+        Draft {
+            payload: payload::binary(Bytes::from(large)),
+            event: None,
+            idempotency_key: None,
+            trace: None,
+        },
+        Draft { payload: payload::binary(Bytes::new()), event: None, idempotency_key: None, trace: None },
     ];
     let mut last = 0;
     for (i, draft) in drafts.iter().enumerate() {

@@ -453,6 +453,7 @@ fn publication(channel: &Channel, epoch: Epoch, entry: &Entry) -> Publication {
         time: entry.time,
         event: None,
         payload: Payload::new(Kind::Bytes, Bytes::from(bytes)),
+        trace: None,
     }
 }
 
