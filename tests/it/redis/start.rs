@@ -11,6 +11,7 @@ use crate::support::client::{Options, Transport};
 use crate::support::fleet::{Node, RECOVERY};
 use crate::support::process::free_port;
 use crate::support::redis::{Cluster, Replicated, Server, Settings, until};
+use crate::support::tls::Folder;
 use crate::support::{Answer, Client, Conn};
 
 pub async fn post(node: &Node, headers: &[(&str, &str)]) -> Answer {
@@ -165,6 +166,28 @@ pub async fn complains(url: &str, keys: &[(&str, &str)], words: &[&str]) {
         let found = word.split('|').any(|word| said.to_lowercase().contains(&word.to_lowercase()));
         assert!(found, "{word:?} is not in: {said}");
     }
+}
+
+#[tokio::test]
+async fn sentinels_have_a_login_of_their_own_and_passwords_may_be_in_files() {
+    let redis = Server::start(Settings::default().password("primary")).await;
+    let settings = Settings::default().watching("tide", redis.address(), "primary");
+    let sentinel = Server::start(settings.user("watch", "sentinel", "+@all").with("user default off")).await;
+    let url = format!("redis-sentinel://{}/tide", sentinel.address());
+    let folder = Folder::new();
+    let (password, other) = (folder.write("password", "primary\n"), folder.write("other", "sentinel\n"));
+    let primary = ("TIDEGATE_BROKER__PASSWORD_FILE", password.as_str());
+    let user = ("TIDEGATE_BROKER__SENTINEL_USERNAME", "watch");
+    for secret in [
+        ("TIDEGATE_BROKER__SENTINEL_PASSWORD", "sentinel"),
+        ("TIDEGATE_BROKER__SENTINEL_PASSWORD_FILE", other.as_str()),
+    ] {
+        let mut node = Node::new(&[("TIDEGATE_BROKER__URL", url.as_str()), primary, user, secret]);
+        node.start().await;
+        post(&node, &[]).await.expect(202);
+    }
+    let wrong = [primary, user, ("TIDEGATE_BROKER__SENTINEL_PASSWORD", "s3cr3t")];
+    complains(&url, &wrong, &["broker.sentinel_username and broker.sentinel_password"]).await;
 }
 
 #[tokio::test]

@@ -134,6 +134,13 @@ impl Settings {
         self.with(format!("user {name} on >{password} {rules}"))
     }
 
+    /// A Sentinel that watches this primary by itself.
+    pub fn watching(mut self, service: &str, primary: SocketAddr, password: &str) -> Self {
+        self.sentinel = true;
+        self.with(format!("sentinel monitor {service} {} {} 1", primary.ip(), primary.port()))
+            .with(format!("sentinel auth-pass {service} {password}"))
+    }
+
     /// A Unix socket beside the port.
     pub fn socket(self) -> Self {
         self.with("unixsocket {dir}/s").with("unixsocketperm 700")
