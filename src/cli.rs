@@ -6,7 +6,9 @@ mod config;
 mod doctor;
 mod feed;
 mod key;
+mod probe;
 mod publish;
+mod ready;
 mod selftest;
 mod serve;
 mod subscribe;
@@ -66,6 +68,7 @@ enum Command {
     Doctor(doctor::Args),
     Key(key::Args),
     Token(token::Args),
+    Ready(ready::Args),
     Publish(publish::Args),
     Subscribe(subscribe::Args),
     Selftest(selftest::Args),
@@ -87,11 +90,13 @@ pub fn main() -> ExitCode {
         Some(Command::Config(command)) => return config::run(command, cli.flags),
         Some(Command::Doctor(args)) => return doctor::run(args, cli.flags),
         Some(Command::Token(args)) => return token::run(args, cli.flags),
+        Some(Command::Ready(args)) => return ready::run(args, cli.flags),
         Some(client) => client,
     };
     if cli.flags.are_given() {
         return refuse(
-            "--config, --set and --insecure are for the gateway, `tidegate config`, `tidegate doctor` and `tidegate token`",
+            "--config, --set and --insecure are for the gateway, `tidegate config`, `tidegate doctor`, `tidegate ready` and \
+             `tidegate token`",
         );
     }
     match command {
@@ -99,6 +104,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(args, ConfigFlags::default()),
         Command::Token(args) => token::run(args, ConfigFlags::default()),
         Command::Key(args) => key::run(&args),
+        Command::Ready(args) => ready::run(args, ConfigFlags::default()),
         Command::Publish(args) => match args.client() {
             Ok(client) => run_client(publish::run(args, client)),
             Err(sentence) => refuse(&sentence),

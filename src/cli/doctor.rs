@@ -2,21 +2,18 @@
 
 use std::{
     io::{self, ErrorKind, Write as _},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     process::ExitCode,
     time::Duration,
 };
 
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::{body::Bytes, client::conn::http1::handshake};
-use hyper_util::rt::TokioIo;
+use http_body_util::{BodyExt as _, Limited};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpStream, UnixStream},
     time::timeout,
 };
 
-use super::{USAGE, config::ConfigFlags};
+use super::{USAGE, config::ConfigFlags, probe};
 use crate::{
     app::Descriptors,
     broker::redis::checkup::{self, Finding, Severity},
@@ -157,11 +154,13 @@ async fn listener(key: &'static str, listen: &Listen, is_plain: bool) -> Finding
         return Finding::good(format!("{place} is free"));
     };
     match listen {
-        Listen::Tcp(address) if refused.is_taken() => match TcpStream::connect(reached(*address)).await {
-            Ok(stream) if is_plain => used(&place, is_gateway(stream).await),
-            Ok(_) => unasked(&place),
-            Err(_) => used(&place, false),
-        },
+        Listen::Tcp(address) if refused.is_taken() => {
+            match TcpStream::connect(probe::reached(*address)).await {
+                Ok(stream) if is_plain => used(&place, is_gateway(stream).await),
+                Ok(_) => unasked(&place),
+                Err(_) => used(&place, false),
+            }
+        }
         _ => Finding::failure(format!("{refused}: choose another address, or see who may use this one")),
     }
 }
@@ -181,23 +180,10 @@ fn used(place: &str, by_gateway: bool) -> Finding {
     }
 }
 
-/// Where this machine reaches what is bound to `address`.
-fn reached(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        ip if !ip.is_unspecified() => ip,
-        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-    };
-    SocketAddr::new(ip, address.port())
-}
-
 /// Whether who listens answers `/live` as a gateway does at both of its listeners.
 async fn is_gateway(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> bool {
     let asked = async {
-        let (mut sender, connection) = handshake(TokioIo::new(stream)).await.ok()?;
-        tokio::spawn(connection);
-        let request = http::Request::get("/live").header(http::header::HOST, "localhost");
-        let response = sender.send_request(request.body(Empty::<Bytes>::new()).ok()?).await.ok()?;
+        let response = probe::get(stream, "/live").await.ok()?;
         let is_fine = response.status().is_success();
         let body = Limited::new(response.into_body(), ANSWER).collect().await.ok()?.to_bytes();
         Some(is_fine && body == "ok\n")

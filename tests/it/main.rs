@@ -36,6 +36,7 @@ mod origins;
 mod poll;
 mod proxies;
 mod publish;
+mod ready;
 mod recorder;
 mod redis;
 mod reload;
