@@ -39,6 +39,14 @@ deploy *args:
 metrics:
     WRITE_DOCS=1 cargo test --locked --lib the_document_says_what_the_metrics_are
 
+# The image: deploy/Dockerfile built and run (needs root and Rust)
+image *args:
+    tests/image/run {{args}}
+
+# The chart's whole life on a real Kubernetes with our image (needs root, Go, Rust; half an hour the first time, then five minutes)
+cluster *args:
+    tests/cluster/run {{args}}
+
 # Formatting, clippy, the contract (needs PyYAML, jsonschema, openapi-spec-validator)
 lint:
     cargo fmt --all --check
