@@ -254,8 +254,16 @@ def test_the_test_pod_publishes_inside_and_receives_outside():
     assert spec["spec"]["containers"][0]["args"] == [
         "selftest", "http://rel-tidegate:80", "http://rel-tidegate-internal:9000"]
     assert not kinds(objects(ci("tls")), "Pod")
+    shown = {**OPEN, "test": {"existingSecret": "t"}}
+    env = one(objects(shown), "Pod")["spec"]["containers"][0]["env"]
+    assert {e["name"]: e["valueFrom"]["secretKeyRef"] for e in env} == {
+        "TIDEGATE_API_KEY": {"name": "t", "key": "key"}, "TIDEGATE_TOKEN": {"name": "t", "key": "token"}}
     tls = objects({**OPEN, "tls": {"public": {"existingSecret": "p"}, "internal": {"existingSecret": "i"}}})
     assert one(tls, "Pod")["spec"]["containers"][0]["args"][1].startswith("https://")
+    trusting = one(objects({**OPEN, "test": {"caSecret": "ca"}}), "Pod")["spec"]
+    (place,) = trusting["containers"][0]["volumeMounts"]
+    assert trusting["containers"][0]["env"] == [{"name": "TIDEGATE_CA_FILE", "value": f"{place['mountPath']}/ca.crt"}]
+    assert trusting["volumes"] == [{"name": place["name"], "secret": {"secretName": "ca", "defaultMode": 0o440}}]
 
 
 def test_the_notes_are_a_pair_of_curls():
