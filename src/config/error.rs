@@ -94,14 +94,6 @@ pub enum ConfigError {
         /// The name that may have been meant.
         nearest: Option<String>,
     },
-    /// The key is planned; to ignore it could leave a door open that the operator believes shut.
-    #[error("{place}: `{key}` is not in this release and would have no effect: remove it")]
-    NotInThisRelease {
-        /// Where it was given.
-        place: Place,
-        /// The key.
-        key: String,
-    },
     /// The tables of a list have no names in the environment and in flags.
     #[error("{place}: {list} are given in the file only, as [[{list}]]")]
     FileOnly {

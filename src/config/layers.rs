@@ -11,7 +11,7 @@ use toml::{
 
 use super::{
     error::{ConfigError, Place, Places},
-    keys::{self, Keys, Node},
+    keys::{Keys, Node},
     raw::Raw,
 };
 
@@ -66,7 +66,7 @@ impl Layers {
             }
             let place = Place::Environment(name.clone());
             let key = rest.to_ascii_lowercase().replace("__", ".");
-            let looks_like_key = rest.contains("__") || keys::is_later(&key) || key == "namespaces";
+            let looks_like_key = rest.contains("__") || key == "namespaces";
             if looks_like_key && variable(&key) == *name {
                 self.set(&key, value, place, variable)?;
                 continue;
@@ -112,9 +112,6 @@ impl Layers {
         place: Place,
         spell: fn(&str) -> String,
     ) -> Result<(), ConfigError> {
-        if keys::is_later(key) {
-            return Err(ConfigError::NotInThisRelease { place, key: key.to_owned() });
-        }
         let is_of =
             |list: &&str| key.strip_prefix(list).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
         if let Some(list) = LISTS.into_iter().find(is_of) {
@@ -168,9 +165,6 @@ impl FileWalk<'_> {
         for (key, value) in table {
             let place = place_in(self.text, self.path, key.span().start);
             let (name, path) = (join(name, key.get_ref()), join(path, key.get_ref()));
-            if keys::is_later(&name) {
-                return Err(ConfigError::NotInThisRelease { place, key: name });
-            }
             let Some(child) = node.child(key.get_ref()) else {
                 let nearest = self.keys.nearest(&name);
                 let nearest = nearest.or_else(|| self.keys.nearest_section(&name));
