@@ -3,12 +3,14 @@
 use std::{io::Read as _, os::unix::net::UnixStream as Reader, sync::Arc};
 
 use anyhow::Context as _;
+use arc_swap::ArcSwap;
 use tidegate::{
     admission::{self, Admission},
+    auth::Auth,
     broker::{Broker, BrokerEvent, memory::Memory},
     channel::Channel,
     clock::Clock,
-    config::{Config, Namespace},
+    config::{AllowedOrigins, Config, Namespace},
     drain::Readiness,
     gateway::Gateway,
     http,
@@ -18,6 +20,7 @@ use tidegate::{
     position::{Epoch, Position},
     publication::{Payload, Publication},
     socket::Socket,
+    telemetry::Tracer,
     transport_name::Transport,
     wire::{Encoding, Framing, Prepared},
 };
@@ -30,6 +33,7 @@ pub struct Fixture {
     /// What is counted.
     pub metrics: Arc<Metrics>,
     config: Arc<Config>,
+    auth: Auth,
     broker: Memory,
     /// Without it the broker would be away.
     _events: mpsc::Receiver<BrokerEvent>,
@@ -39,10 +43,13 @@ impl Fixture {
     /// With the default configuration.
     pub fn new() -> anyhow::Result<Self> {
         let (broker, events) = Memory::new(1, Clock::system());
+        let metrics = Arc::new(Metrics::new()?);
+        let config = Arc::new(Config::from_toml("")?);
         Ok(Self {
             hub: Hub::default(),
-            metrics: Arc::new(Metrics::new()?),
-            config: Arc::new(Config::from_toml("")?),
+            auth: Auth::new(&config, &metrics)?,
+            metrics,
+            config,
             broker,
             _events: events,
         })
@@ -78,8 +85,16 @@ impl Fixture {
 
     fn state(&self) -> http::State {
         let broker = Broker::Memory(self.broker.clone());
+        let gateway = Gateway::new(
+            Arc::clone(&self.config),
+            self.auth.clone(),
+            broker,
+            Arc::clone(&self.metrics),
+            Tracer::default(),
+        );
         http::State {
-            gateway: Gateway::new(Arc::clone(&self.config), broker, Arc::clone(&self.metrics)),
+            gateway,
+            allowed_origins: Arc::new(ArcSwap::from_pointee(AllowedOrigins::SameHost)),
             config: Arc::clone(&self.config),
             metrics: Arc::clone(&self.metrics),
             admission: Admission::new(admission::Limits::default()),
@@ -128,6 +143,7 @@ impl Messages {
             time: 1_790_000_000_123,
             event: None,
             payload: self.payload.clone(),
+            trace: None,
         })
     }
 }
