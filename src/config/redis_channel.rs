@@ -82,7 +82,7 @@ impl<'a> Fed<'a> {
 }
 
 fn is_part_of_a_name(text: &str) -> bool {
-    text.bytes().all(|b| channel::is_fine(b))
+    text.bytes().all(channel::is_fine)
 }
 
 #[cfg(test)]
