@@ -239,7 +239,8 @@ async fn the_messages_of_a_batch_are_spans_of_one_trace() {
     assert!(published.iter().all(|span| hex(&span.trace_id) == TRACE && hex(&span.parent_span_id) == CALLER));
     let mut found: Vec<_> = fanned_out.into_iter().flat_map(linked).collect();
     let mut wanted: Vec<_> = published.into_iter().map(own).collect();
-    (found.sort(), wanted.sort());
+    found.sort();
+    wanted.sort();
     assert_eq!(found, wanted);
     let twice = [headers[0], headers[1], ("traceparent", "x")];
     gateway
@@ -263,7 +264,8 @@ async fn every_gateway_links_its_fan_out_to_the_one_publish() {
     let keys = format!("broker.url = '{}'\n{}\ntracing.sample_ratio = 0", redis.url(), collector.endpoint());
     let (one, other) =
         (TestGateway::start().with(&keys).run().await, TestGateway::start().with(&keys).run().await);
-    (until_ready(&one).await, until_ready(&other).await);
+    until_ready(&one).await;
+    until_ready(&other).await;
     let clients = [
         Client::connect(&one, Transport::Websocket, "channel=a").await,
         Client::connect(&other, Transport::Sse, "channel=a").await,

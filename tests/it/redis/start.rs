@@ -322,7 +322,8 @@ async fn a_format_that_is_two_versions_away_is_refused_and_the_next_one_is_serve
     post(&beside, &[]).await.expect(202);
     assert_eq!(client.numbers(1).await, [1]);
     let logs = redis.keys("*log:a").await;
-    let entries: Vec<(String, Vec<(String, Vec<u8>)>)> = redis.ask(&["XRANGE", &logs[0], "-", "+"]).await;
+    type Fields = Vec<(String, Vec<u8>)>;
+    let entries: Vec<(String, Fields)> = redis.ask(&["XRANGE", &logs[0], "-", "+"]).await;
     let mut envelope = entries[0].1[0].1.clone();
     let payload = envelope.len() - 1;
     // Version 2, offset 2.
