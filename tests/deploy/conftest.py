@@ -123,6 +123,8 @@ class Topology:
             "redis:6379": f"127.0.0.1:{free_port()}",
             **{f"gateway-{number}:{port}": f"127.0.0.1:{free_port()}" for number in (1, 2) for port in (8000, 9000)},
             "prometheus:9090": f"127.0.0.1:{free_port()}",
+            # Where the proxies are.
+            COMPOSE["networks"]["default"]["ipam"]["config"][0]["subnet"]: "127.0.0.1/32",
         }
         self.proxies = {proxy: f"http://127.0.0.1:{free_port()}" for proxy in PROXIES}
         self.redis()
@@ -160,9 +162,10 @@ class Topology:
     def gateway(self, label: str) -> Program:
         service = COMPOSE["services"][label]
         environment = {key: self.placed(value.replace("0.0.0.0", label)) for key, value in service["environment"].items()}
-        # Long enough for the proxies to notice, short enough for a test.
-        quick = {"TIDEGATE_DRAIN__NOTICE": "2s", "TIDEGATE_DRAIN__PERIOD": "1s"}
-        program = self.run(label, [BINARY, *service["command"]], environment | quick)
+        # Long enough for the proxies to notice, short enough for a test; and who comes is in the log.
+        environment |= {"TIDEGATE_DRAIN__NOTICE": "2s", "TIDEGATE_DRAIN__PERIOD": "1s",
+                        "TIDEGATE_LOG__LEVEL": "info,tidegate::http::subscribe=debug"}
+        program = self.run(label, [BINARY, *service["command"]], environment)
         program.until("is ready", is_ready(self.at(f"{label}:8000")))
         return program
 

@@ -150,6 +150,22 @@ def test_both_gateways_are_used_and_a_client_that_has_gone_is_gone_there_too(top
     eventually("they are gone", lambda: connections() == [0, 0], 15)
 
 
+@each_proxy
+def test_a_client_is_known_by_its_own_address_and_by_no_other_that_it_names(topology: Topology, proxy):
+    transport = httpx.HTTPTransport(local_address="127.0.0.2")
+    with httpx.Client(transport=transport, headers={"X-Forwarded-For": "203.0.113.9"}, timeout=PATIENCE) as client:
+        address = f"{topology.proxies[proxy]}/v1/subscribe?channel={name('address')}&transport=sse"
+        with client.stream("GET", address) as answer:
+            connection = answer.headers["tidegate-connection"]
+
+    def told() -> str | None:
+        logs = [gateway.log.read_text() for gateway in topology.gateways.values()]
+        lines = [line for log in logs for line in log.splitlines() if connection in line and "a client connected" in line]
+        return lines[0] if lines else None
+    line = eventually("it is in a log", told)
+    assert "127.0.0.2" in line and "203.0.113.9" not in line
+
+
 # What goes wrong with a proxy as it comes
 
 
