@@ -1,5 +1,7 @@
 //! `tidegate bench`: what it counts, what it says, and what it takes for a failure.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use crate::support::process::{Process, Served, run, tidegate};
@@ -9,7 +11,10 @@ async fn load(served: &Served, arguments: &[&str]) -> (i32, Value) {
     let mut command = tidegate();
     command.args(["bench", "--json", "--url", &format!("http://{}", served.public)]);
     command.args(["--internal-url", &format!("http://{}", served.internal)]).args(arguments);
-    let (code, said) = run(command).await;
+    let mut process = Process::spawn(command);
+    // It waits for 10 s itself before it takes a delivery for lost.
+    process.exit(Duration::from_secs(60)).await;
+    let (code, said) = process.outcome().await;
     (code, serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}")))
 }
 
