@@ -41,7 +41,10 @@ use self::{
     tally::Tally,
     way::Way,
 };
-use super::USAGE;
+use super::{
+    USAGE,
+    client::{ApiKey, Token},
+};
 use crate::transport_name::Transport;
 
 const EXAMPLES: &str = r#"Examples:
@@ -135,6 +138,10 @@ pub struct Bench {
     /// Print the figures as JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    token: Token,
+    #[command(flatten)]
+    api_key: ApiKey,
 }
 
 impl Bench {

@@ -13,7 +13,7 @@ use super::{
     template::{BadTemplate, Blank, Template},
     way::Way,
 };
-use crate::transport_name::Transport;
+use crate::{cli::client::Credential, transport_name::Transport};
 
 /// Descriptors beside the connections: the publishers, the runtime's own, standard streams.
 const RESERVE: u64 = 32;
@@ -75,11 +75,15 @@ pub struct Endpoint {
     pub authority: String,
     /// Where to connect.
     pub address: SocketAddr,
+    /// The value of `Authorization`, where there is one to show.
+    authorization: Option<String>,
 }
 
 /// Why there is nothing to run.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
+    #[error("{0}")]
+    Credential(String),
     #[error("{url}: {reason}; an address like http://127.0.0.1:8000 is needed")]
     Url { url: String, reason: String },
     #[error("--size {0}: a message needs {STAMP_LENGTH} bytes for its number and time")]
@@ -125,8 +129,8 @@ impl Plan {
             super::server::cpu(&[*pid]).map_err(|source| Refused::Server { pid: *pid, source })?;
         }
         Ok(Self {
-            public: Endpoint::parse(&arguments.url)?,
-            internal: Endpoint::parse(&arguments.internal_url)?,
+            public: Endpoint::parse(&arguments.url, &arguments.token.clone().credential())?,
+            internal: Endpoint::parse(&arguments.internal_url, &arguments.api_key.clone().credential())?,
             way: arguments.transport,
             subscribe,
             publish,
@@ -164,12 +168,12 @@ impl Plan {
 }
 
 impl Endpoint {
-    fn parse(url: &str) -> Result<Self, Refused> {
+    fn parse(url: &str, credential: &Credential) -> Result<Self, Refused> {
         let refused = |reason: &str| Refused::Url { url: url.to_owned(), reason: reason.to_owned() };
         let uri: http::Uri =
             url.parse().map_err(|error: http::uri::InvalidUri| refused(&error.to_string()))?;
         if uri.scheme_str() != Some("http") {
-            return Err(refused("not http://"));
+            return Err(refused("not http:// (with TLS this side would be measured too)"));
         }
         let (Some(authority), Some(host)) = (uri.authority(), uri.host()) else {
             return Err(refused("no host"));
@@ -179,7 +183,14 @@ impl Endpoint {
             .to_socket_addrs()
             .map_err(|error| refused(&error.to_string()))?;
         let address = addresses.next().ok_or_else(|| refused("no address"))?;
-        Ok(Self { authority: authority.to_string(), address })
+        let shown = credential.header().map_err(Refused::Credential)?;
+        let authorization = shown.and_then(|value| value.to_str().ok().map(str::to_owned));
+        Ok(Self { authority: authority.to_string(), address, authorization })
+    }
+
+    /// The header that lets in, where there is one.
+    pub fn authorization(&self) -> Option<(&'static str, &str)> {
+        self.authorization.as_deref().map(|value| ("Authorization", value))
     }
 }
 

@@ -30,8 +30,9 @@ pub fn subscribe(plan: &Plan, channel: u32) -> (Vec<u8>, String) {
         Way::Gateway(Transport::Ndjson) => &[("Accept", "application/x-ndjson")],
         Way::Gateway(Transport::Poll) | Way::Echo => &[],
     };
+    let headers: Vec<_> = headers.iter().copied().chain(plan.public.authorization()).collect();
     let blanks = Blanks { channel: &plan.channel_name(channel), payload: "" };
-    plan.subscribe.apart(blanks, &plan.public.authority, headers)
+    plan.subscribe.apart(blanks, &plan.public.authority, &headers)
 }
 
 /// Asks for what comes after a cursor and waits for it; without a cursor, asks at once for the present one.
@@ -49,10 +50,12 @@ pub fn echo(plan: &Plan, payload: &str) -> Vec<u8> {
 /// Publishes.
 pub fn publish(plan: &Plan, channel: u32, payload: &str) -> Vec<u8> {
     let blanks = Blanks { channel: &plan.channel_name(channel), payload };
-    plan.publish.request(blanks, &plan.internal.authority, &[])
+    plan.publish.request(blanks, &plan.internal.authority, plan.internal.authorization().as_slice())
 }
 
 fn get(endpoint: &Endpoint, target: &str) -> Vec<u8> {
-    format!("GET {target} HTTP/1.1\r\nHost: {}\r\nAccept: application/json\r\n\r\n", endpoint.authority)
-        .into_bytes()
+    let host = &endpoint.authority;
+    let more: String =
+        endpoint.authorization().iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    format!("GET {target} HTTP/1.1\r\nHost: {host}\r\nAccept: application/json\r\n{more}\r\n").into_bytes()
 }
