@@ -237,10 +237,10 @@ impl Follower {
     ) -> anyhow::Result<()> {
         match self.client.credential() {
             Credential::None => anyhow::bail!("{why}; {}", Token::ADVICE),
+            _ if !self.was_served => anyhow::bail!(why),
             Credential::Text(_) => {
                 anyhow::bail!("{why}; a token in a file (--token-file) can be replaced by a new one in time")
             }
-            Credential::File(path) if !self.was_served => anyhow::bail!("{why} ({})", path.display()),
             Credential::File(path) => {
                 let why = format!("{why}; {} is read for another token", path.display());
                 self.wait(&why, asked).await;
