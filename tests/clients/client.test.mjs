@@ -1,6 +1,10 @@
 // /client.js in headless Chromium: through cut connections, refused transports, and gateways that are restarted.
 
 import assert from 'node:assert/strict';
+import { createHash, createHmac } from 'node:crypto';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { launch } from './chromium.mjs';
 import { eventually, proxyTo, start, startRedis } from './gateway.mjs';
@@ -31,10 +35,14 @@ async function stage(t, ...ports) {
   return { page, proxy, origin: `http://127.0.0.1:${proxy.port}` };
 }
 
-/** A client in a page, as `window[name]`, with what it was told. `origin` serves the client and the channels. */
+/**
+ * A client in a page, as `window[name]`, with what it was told. `origin` serves the client and the channels; the token
+ * `mint` is what the page's function of that name gives.
+ */
 async function follow(page, origin, options, name = 'follower') {
   await page.evaluate(async ([origin, options, name]) => {
     const { Tidegate } = await import(`${origin}/client.js`);
+    if (options.token === 'mint') options.token = () => window.mint();
     const told = window[name] = { seen: [], gaps: [], states: [], errors: [] };
     told.client = new Tidegate({
       ...options,
@@ -228,4 +236,73 @@ test('a rolling restart of two gateways over Redis: nothing is lost or doubled',
     assert.deepEqual(await follower.get('gaps'), []);
     assert.deepEqual(await follower.get('errors'), []);
   }
+});
+
+/** Signs a token for all channels, which holds for so many seconds. */
+function sign(seconds, secret) {
+  const encode = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
+  const claims = { sub: 'somebody', exp: Math.floor(Date.now() / 1000) + seconds, channels: ['*'] };
+  const signed = `${encode({ alg: 'HS256', typ: 'JWT' })}.${encode(claims)}`;
+  return `${signed}.${createHmac('sha256', secret).update(signed).digest('base64url')}`;
+}
+
+/** A gateway that asks for tokens, and a page in which `mint()` gives what `give` says for each time it is asked. */
+async function guarded(t, give) {
+  const folder = await mkdtemp(join(tmpdir(), 'tidegate-tokens-'));
+  t.after(() => rm(folder, { recursive: true }));
+  const secret = 'a secret of this test, and of nobody else';
+  const key = 'tgk_a-key-of-this-test-and-of-nobody-else-0000000';
+  const sha256 = createHash('sha256').update(key).digest('hex');
+  await writeFile(join(folder, 'secret'), secret);
+  await writeFile(join(folder, 'keys.toml'), `[[auth.keys]]\nname = "test"\nsha256 = "${sha256}"\nchannels = ["*"]\noperations = ["publish", "read", "manage"]\n`);
+  const keys = {
+    TIDEGATE_AUTH__JWT__KEY_FILE: join(folder, 'secret'),
+    TIDEGATE_AUTH__JWT__LEEWAY: '0s',
+    TIDEGATE_AUTH__KEYS_FILE: join(folder, 'keys.toml'),
+  };
+  const guarded = await start(keys, key);
+  t.after(() => guarded.stop());
+  const { page } = await stage(t, guarded.publicPort);
+  const minted = { times: 0 };
+  await page.exposeFunction('mint', () => give(minted.times += 1, (seconds) => sign(seconds, secret)));
+  return { page, guarded, minted };
+}
+
+for (const transport of TRANSPORTS) {
+  test(`${transport}: a token that ends is followed by a fresh one, and nothing is lost`, async (t) => {
+    const { page, guarded: gateway, minted } = await guarded(t, (_, sign) => sign(3));
+    const follower = await follow(page, gateway.http, { channels: ['tokens'], transports: [transport], token: 'mint' });
+    await follower.opened();
+    let number = 0;
+    while (minted.times < 3) await gateway.publish('tokens', number += 1);
+    await follower.sees(number);
+    assert.deepEqual(await follower.get('gaps'), []);
+    assert.deepEqual(await follower.get('errors'), []);
+    // Over a WebSocket it is shown in place.
+    if (transport === 'websocket') {
+      const states = (await follower.get('states')).map(({ state }) => state);
+      assert.deepEqual(states, ['connecting', 'open']);
+    }
+  });
+
+  test(`${transport}: a token that does not hold ends it, when a fresh one does not either`, async (t) => {
+    const { page, guarded: gateway, minted } = await guarded(t, (_, sign) => `${sign(60)}x`);
+    const follower = await follow(page, gateway.http, { channels: ['tokens'], transports: [transport], token: 'mint' });
+    await eventually('it is closed', async () => (await follower.get('states')).at(-1).state === 'closed');
+    assert.deepEqual((await follower.get('errors')).map(({ code }) => code), ['unauthorized']);
+    assert.equal(minted.times, 2);
+  });
+}
+
+test('a function that gives no token is asked again', async (t) => {
+  const { page, guarded: gateway, minted } = await guarded(t, (times, sign) => {
+    if (times < 3) throw new Error('nobody is logged in');
+    return sign(60);
+  });
+  const follower = await follow(page, gateway.http, { channels: ['tokens'], token: 'mint' });
+  assert.equal(await follower.opened(), 'websocket');
+  assert.equal(minted.times, 3);
+  const waited = (await follower.get('states')).filter(({ state }) => state === 'waiting');
+  assert.deepEqual(waited.map(({ code }) => code), ['token_unavailable', 'token_unavailable']);
+  assert.match(waited[0].detail, /nobody is logged in/);
 });

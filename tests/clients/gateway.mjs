@@ -34,8 +34,8 @@ export async function eventually(what, check, patience = 20_000) {
   }
 }
 
-/** Starts a gateway; `keys` are `TIDEGATE_…` variables. */
-export async function start(keys = {}) {
+/** Starts a gateway; `keys` are `TIDEGATE_…` variables, and `apiKey` is what it asks of a backend. */
+export async function start(keys = {}, apiKey = undefined) {
   const publicPort = await freePort();
   let internalPort = await freePort();
   while (internalPort === publicPort) internalPort = await freePort();
@@ -51,6 +51,7 @@ export async function start(keys = {}) {
       ...keys,
     },
   });
+  const authorization = apiKey ? { Authorization: `Bearer ${apiKey}` } : {};
   const gateway = {
     child,
     said: '',
@@ -62,13 +63,15 @@ export async function start(keys = {}) {
     /** Publishes JSON, or what `headers` says; gives the receipt. */
     async publish(channel, data, headers = { 'Content-Type': 'application/json' }) {
       const body = headers['Content-Type'] === 'application/json' ? JSON.stringify(data) : data;
-      const answer = await fetch(`${this.internal}/v1/channels/${channel}/messages`, { method: 'POST', headers, body });
+      const post = { method: 'POST', headers: { ...headers, ...authorization }, body };
+      const answer = await fetch(`${this.internal}/v1/channels/${channel}/messages`, post);
       if (answer.status !== 202) throw new Error(`${answer.status}: ${await answer.text()}`);
       return answer.json();
     },
 
     async subscribers(channel) {
-      return (await (await fetch(`${this.internal}/v1/channels/${channel}`)).json()).subscribers;
+      const answer = await fetch(`${this.internal}/v1/channels/${channel}`, { headers: authorization });
+      return (await answer.json()).subscribers;
     },
 
     async untilSubscribers(channel, wanted) {

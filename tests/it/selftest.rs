@@ -4,8 +4,8 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::support::process::{Process, free_port, run, tidegate};
-use crate::support::tls::Setup;
+use crate::support::process::{Process, Served, free_port, run, tidegate};
+use crate::support::tls::{Folder, Setup};
 use crate::support::{TestGateway, Transport, eventually};
 
 async fn tidegate_with(arguments: &[&str]) -> (i32, String) {
@@ -177,5 +177,146 @@ async fn a_credential_is_in_no_output() {
         let (code, said) = run(command).await;
         assert!(code != 0 || arguments.contains(&"--help"), "{arguments:?}: {said}");
         assert!(!said.contains("planted-secret") && !said.contains("planted-too"), "{arguments:?}: {said}");
+    }
+}
+
+/// A gateway that asks everybody who he is, and what lets in.
+struct Guarded {
+    served: Served,
+    folder: Folder,
+    key: String,
+    secret: String,
+}
+
+impl Guarded {
+    async fn start() -> Self {
+        let folder = Folder::new();
+        let secret = folder.write("secret", "a secret of these tests, which is long enough for all");
+        let (code, entry) =
+            tidegate_with(&["key", "test", "--channels", "*", "--operations", "publish,read"]).await;
+        assert_eq!(code, 0, "{entry}");
+        let key = entry.split_whitespace().find(|word| word.starts_with("tgk_")).expect("a key").to_owned();
+        let keys = folder.write("keys.toml", &entry);
+        let variables = [
+            ("TIDEGATE_AUTH__KEYS_FILE", keys.as_str()),
+            ("TIDEGATE_AUTH__JWT__KEY_FILE", &secret),
+            ("TIDEGATE_AUTH__JWT__LEEWAY", "0s"),
+        ];
+        let served = Served::start(&variables, &[]).await;
+        Self { served, folder, key, secret }
+    }
+
+    /// A token for the channel `a` and the one of the selftest.
+    async fn token(&self, expires: &str) -> String {
+        let arguments = [
+            "token",
+            "--key-file",
+            &self.secret,
+            "--sub",
+            "somebody",
+            "--channels",
+            "a,selftest",
+            "--expires",
+            expires,
+        ];
+        let (code, token) = tidegate_with(&arguments).await;
+        assert_eq!(code, 0, "{token}");
+        token.trim().to_owned()
+    }
+
+    fn public(&self) -> String {
+        format!("http://{}", self.served.public)
+    }
+
+    fn internal(&self) -> String {
+        format!("http://{}", self.served.internal)
+    }
+
+    async fn publish(&self, data: &str) {
+        let (code, said) =
+            tidegate_with(&["publish", "a", data, "--url", &self.internal(), "--api-key", &self.key]).await;
+        assert_eq!(code, 0, "{said}");
+    }
+
+    fn subscribe(&self, transport: Transport, token: &[&str]) -> Process {
+        let mut command = tidegate();
+        command.args([
+            "subscribe",
+            "a",
+            "--since",
+            "earliest",
+            "--transport",
+            transport.name(),
+            "--url",
+            &self.public(),
+        ]);
+        command.args(token);
+        Process::spawn(command)
+    }
+}
+
+#[tokio::test]
+async fn a_key_is_given_by_flag_file_or_environment_and_where_none_is_the_ways_are_named() {
+    let gateway = Guarded::start().await;
+    let internal = gateway.internal();
+    let publish = ["publish", "a", "x", "--url", &internal];
+    let file = gateway.folder.write("key", &format!("{}\n", gateway.key));
+    for flags in [["--api-key", &gateway.key], ["--api-key-file", &file]] {
+        let (code, said) = tidegate_with(&[&publish[..], &flags].concat()).await;
+        assert_eq!(code, 0, "{said}");
+    }
+    for (name, value) in [("TIDEGATE_API_KEY", &gateway.key), ("TIDEGATE_API_KEY_FILE", &file)] {
+        let mut command = tidegate();
+        command.args(publish).env(name, value);
+        let (code, said) = run(command).await;
+        assert_eq!(code, 0, "{name}: {said}");
+    }
+    let (code, said) = tidegate_with(&publish).await;
+    assert!(code == 1 && said.contains("--api-key-file") && said.contains("TIDEGATE_API_KEY"), "{said}");
+    let wrong = format!("{}x", gateway.key);
+    let (code, said) = tidegate_with(&[&publish[..], &["--api-key", &wrong]].concat()).await;
+    assert!(code == 1 && !said.contains(&wrong), "{said}");
+}
+
+#[tokio::test]
+async fn the_selftest_shows_both_credentials_and_says_which_is_missing() {
+    let gateway = Guarded::start().await;
+    let (public, internal) = (gateway.public(), gateway.internal());
+    let (code, said) = tidegate_with(&["selftest", &public, &internal]).await;
+    assert_eq!(code, 1, "{said}");
+    assert_eq!(said.matches("--token-file").count(), 4, "{said}");
+    assert_eq!(said.matches("--api-key-file").count(), 1, "{said}");
+    let mut command = tidegate();
+    let token = gateway.token("1h").await;
+    command.args(["selftest", &public, &internal]);
+    command.env("TIDEGATE_API_KEY", &gateway.key).env("TIDEGATE_TOKEN", &token);
+    let (code, said) = run(command).await;
+    assert_eq!(code, 0, "{said}");
+    assert!(!said.contains(&token) && !said.contains(&gateway.key), "{said}");
+}
+
+each_transport! {
+    async fn a_token_in_a_file_is_followed_by_the_next_one_and_one_in_a_flag_by_the_end(transport) {
+        let gateway = Guarded::start().await;
+        let nobody = gateway.subscribe(transport, &[]).outcome().await;
+        assert!(nobody.0 == 1 && nobody.1.contains("--token-file"), "{nobody:?}");
+        let wrong = gateway.subscribe(transport, &["--token", "a.b.c"]).outcome().await;
+        assert!(wrong.0 == 1 && !wrong.1.contains("a.b.c"), "{wrong:?}");
+
+        let short = gateway.token("2s").await;
+        let file = gateway.folder.write("token", &short);
+        let once = gateway.subscribe(transport, &["--token", &short]);
+        let on = gateway.subscribe(transport, &["--token-file", &file]);
+        gateway.publish("1").await;
+        for subscriber in [&once, &on] {
+            eventually("the first", async || (subscriber.printed().lines().count() == 1).then_some(())).await;
+        }
+        let (code, said) = once.outcome().await;
+        assert!(code == 1 && said.contains("--token-file") && said.contains("expired"), "{said}");
+        eventually("it waits for another token", async || on.said().contains(&file).then_some(())).await;
+        gateway.publish("2").await;
+        gateway.folder.write("token", &gateway.token("1h").await);
+        eventually("the second", async || (on.printed().lines().count() == 2).then_some(())).await;
+        assert!(!on.said().contains(&short), "{}", on.said());
     }
 }
