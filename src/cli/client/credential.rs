@@ -44,7 +44,8 @@ impl Token {
     }
 
     /// How to give one.
-    pub(in crate::cli) const ADVICE: &str = "give a token with --token-file, --token or TIDEGATE_TOKEN";
+    pub(in crate::cli) const ADVICE: &str =
+        "give a token with --token-file, --token or TIDEGATE_TOKEN (`tidegate token` makes one to try)";
 }
 
 impl ApiKey {
@@ -54,8 +55,7 @@ impl ApiKey {
     }
 
     /// How to give one.
-    pub(in crate::cli) const ADVICE: &str =
-        "give the key of a backend with --api-key-file, --api-key or TIDEGATE_API_KEY";
+    pub(in crate::cli) const ADVICE: &str = "give the key of a backend with --api-key-file, --api-key or TIDEGATE_API_KEY (`tidegate key` makes one)";
 }
 
 fn choose(text: Option<Secret>, file: Option<PathBuf>, variable: &str) -> Credential {
