@@ -6,11 +6,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::sync::Notify;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::aws_lc_rs;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::forge::Issuer;
+use super::tls::Pair;
 
 /// How it answers.
 #[derive(Clone, Debug)]
@@ -53,6 +59,23 @@ pub fn jwks(keys: &[(&Issuer, &str)]) -> String {
 
 impl KeyServer {
     pub async fn start(answer: Answer) -> Self {
+        Self::listen(answer, None).await
+    }
+
+    /// With TLS by this certificate.
+    pub async fn with_tls(answer: Answer, pair: &Pair) -> Self {
+        let chain = CertificateDer::pem_slice_iter(pair.cert.as_bytes()).collect::<Result<Vec<_>, _>>();
+        let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).expect("a key");
+        let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(chain.expect("a chain"), key)
+            .expect("a certificate");
+        Self::listen(answer, Some(TlsAcceptor::from(Arc::new(config)))).await
+    }
+
+    async fn listen(answer: Answer, tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
         let address = listener.local_addr().expect("an address");
         let shared = Arc::new(Shared {
@@ -65,8 +88,16 @@ impl KeyServer {
         let server = Self { address, shared: Arc::clone(&shared) };
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let shared = Arc::clone(&shared);
-                tokio::spawn(async move { serve(stream, &shared).await });
+                let (shared, tls) = (Arc::clone(&shared), tls.clone());
+                tokio::spawn(async move {
+                    match tls {
+                        None => serve(stream, &shared).await,
+                        Some(acceptor) => match acceptor.accept(stream).await {
+                            Ok(stream) => serve(stream, &shared).await,
+                            Err(_) => None,
+                        },
+                    }
+                });
             }
         });
         server
@@ -103,7 +134,7 @@ impl KeyServer {
     }
 }
 
-async fn serve(mut stream: TcpStream, shared: &Shared) -> Option<()> {
+async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, shared: &Shared) -> Option<()> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         (stream.read_buf(&mut head).await.ok()? > 0).then_some(())?;

@@ -1,5 +1,6 @@
 //! Tokens: those that hold, and all that do not, each by the rule that it breaks.
 
+mod door;
 mod forged;
 mod keys;
 
