@@ -62,7 +62,9 @@ impl fmt::Debug for Level {
 /// A bad level, or a second start.
 pub fn start(log: &Log) -> Result<Level, TelemetryError> {
     let filter = EnvFilter::try_new(&log.level)?;
-    let lines = tracing_subscriber::fmt().with_writer(io::stderr).with_env_filter(filter);
+    // It would complain of standard error on standard error, and panic where that is a terminal which was closed.
+    let lines =
+        tracing_subscriber::fmt().with_writer(io::stderr).with_env_filter(filter).log_internal_errors(false);
     let terminal = io::stderr().is_terminal();
     Ok(if is_for_people(log.format, terminal) {
         let lines = lines.with_ansi(terminal).with_target(false).fmt_fields(Escaped).with_filter_reloading();

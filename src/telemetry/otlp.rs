@@ -74,8 +74,10 @@ impl std::fmt::Debug for Poster {
 #[async_trait]
 impl HttpClient for Poster {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        let post = timeout(TIME, post(request, self.tls.clone()));
-        let outcome = match self.runtime.spawn(post).await {
+        let tls = self.tls.clone();
+        // The timer is of the runtime too.
+        let posted = self.runtime.spawn(async move { timeout(TIME, post(request, tls)).await });
+        let outcome = match posted.await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err(format!("no answer within {} s", TIME.as_secs()).into()),
             Err(ended) => Err(ended.into()),

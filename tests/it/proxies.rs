@@ -241,7 +241,7 @@ async fn the_header_stands_before_tls_and_before_http_2() {
     let request = hyper::Request::get("https://localhost/live").body(Empty::new()).expect("a request");
     let answer = within(PATIENCE, "an answer", sender.send_request(request)).await.expect("an answer");
     assert_eq!(answer.status(), 200);
-    gateway.finish((held, sender)).await;
+    gateway.finish((held, sender, answer)).await;
 }
 
 #[tokio::test]

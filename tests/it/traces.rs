@@ -266,7 +266,7 @@ async fn every_gateway_links_its_fan_out_to_the_one_publish() {
         (TestGateway::start().with(&keys).run().await, TestGateway::start().with(&keys).run().await);
     until_ready(&one).await;
     until_ready(&other).await;
-    let clients = [
+    let [first, second] = [
         Client::connect(&one, Transport::Websocket, "channel=a").await,
         Client::connect(&other, Transport::Sse, "channel=a").await,
     ];
@@ -283,8 +283,8 @@ async fn every_gateway_links_its_fan_out_to_the_one_publish() {
     }
     let carried = format!("\0\x3700-{TRACE}-{}-01[1]", hex(&published[0].span_id));
     assert!(stored(&redis).await.ends_with(carried.as_bytes()), "55 bytes after their length");
-    one.finish(()).await;
-    other.finish(clients).await;
+    one.finish(first).await;
+    other.finish(second).await;
 }
 
 #[tokio::test]
