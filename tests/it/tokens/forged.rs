@@ -242,7 +242,7 @@ fn claims(issuer: &Issuer) -> Vec<Forged> {
                 json!(""),
             ],
         ),
-        ("nbf", vec![json!(now() + 60), json!(1e18), json!("0"), json!([0]), json!(true)]),
+        ("nbf", vec![json!(now() + 3600), json!(1e18), json!("0"), json!([0]), json!(true)]),
         (
             "sub",
             vec![
