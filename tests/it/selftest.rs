@@ -303,7 +303,8 @@ each_transport! {
         let wrong = gateway.subscribe(transport, &["--token", "a.b.c"]).outcome().await;
         assert!(wrong.0 == 1 && !wrong.1.contains("a.b.c"), "{wrong:?}");
 
-        let short = gateway.token("2s").await;
+        // Long enough for two processes to start on a busy machine.
+        let short = gateway.token("8s").await;
         let file = gateway.folder.write("token", &short);
         let once = gateway.subscribe(transport, &["--token", &short]);
         let on = gateway.subscribe(transport, &["--token-file", &file]);
