@@ -298,7 +298,7 @@ def write() -> None:
     """Puts the report between the marks in the guide."""
     text = GUIDE.read_text()
     begin, end = "<!-- just cluster -->\n", "<!-- end -->"
-    head, rest = text.split(begin)
+    head, rest = re.sub(r"\nNot tried yet: (.+\n)+", "", text).split(begin)
     GUIDE.write_text(f"{head}{begin}```\n" + "\n".join(REPORT) + f"\n```\n{end}{rest.split(end)[1]}")
 
 
