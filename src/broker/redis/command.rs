@@ -1,5 +1,5 @@
 //! The link that commands go through: one fred client, told never to reconnect, so that one connection is one
-//! life; and beside it, with the same life, a [`Pipeline`] for what publishers wait for.
+//! life; and beside it, with the same life, a `Pipeline` for what publishers wait for.
 //!
 //! What fred 10.1 does at the end, and what is made of it here: commands in flight fail at once with an I/O error; those
 //! that wait to be written are cancelled, the only use of that error kind; a client whose connection has ended goes on
