@@ -1,7 +1,7 @@
 //! The connection that publishes go through: ours, one life, on the same parts as the subscriber's.
 //!
-//! Not fred's: there each command has a write of its own and costs the gateway two and a half times as much, and
-//! an answer waits behind the pages of history that others read. Here one task writes together what waits, and
+//! Not fred's: there each command has a write of its own (about 32 µs against 12, measured alone and not within a
+//! gateway), and an answer waits behind the pages of history that others read. Here one task writes together what waits, and
 //! hands the answers out in their order.
 
 use std::{
