@@ -198,7 +198,9 @@ impl Server {
 
     /// What it wrote into its log.
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.directory().join("log")).unwrap_or_default()
+        // A crash report has bytes of any kind.
+        let log = std::fs::read(self.directory().join("log")).unwrap_or_default();
+        String::from_utf8_lossy(&log).into_owned()
     }
 
     /// Its Unix socket.
@@ -322,7 +324,9 @@ impl Server {
 
     /// One command that must be answered without an error.
     pub async fn command(&self, words: &[&str]) -> Value {
-        self.try_command(words).await.unwrap_or_else(|error| panic!("{words:?} on {}: {error}", self.port))
+        self.try_command(words)
+            .await
+            .unwrap_or_else(|error| panic!("{words:?} on {}: {error}\nits log:\n{}", self.port, self.log()))
     }
 
     /// The same, the answer as `T`.
