@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use super::{Server, Settings, free_port, until};
@@ -9,9 +10,13 @@ use super::{Server, Settings, free_port, until};
 /// The slots of a Cluster.
 const SLOTS: u16 = 16_384;
 
+const NODE_TIMEOUT: Duration = Duration::from_secs(8);
+
 /// Six nodes: the first three begin as primaries, the others as their replicas.
 pub struct Cluster {
     pub nodes: Vec<Server>,
+    /// When a replica was last promoted by [`Cluster::promote`].
+    promoted: Mutex<Option<Instant>>,
 }
 
 /// What one node says of another (or of itself) in `CLUSTER NODES`.
@@ -33,7 +38,7 @@ impl Cluster {
         let ports: Vec<(u16, u16)> = (0..6).map(|_| (free_port(), free_port())).collect();
         let nodes: Vec<Server> = (0..6).map(|index| Self::prepare(index, &ports)).collect();
         futures_util::future::join_all(nodes.iter().map(Server::run)).await;
-        let cluster = Self { nodes };
+        let cluster = Self { nodes, promoted: Mutex::default() };
         cluster.until_well().await;
         for replica in &cluster.nodes[3..] {
             replica.until_following().await;
@@ -48,7 +53,7 @@ impl Cluster {
         let settings = Settings::default()
             .with("cluster-enabled yes")
             .with("cluster-config-file nodes.conf")
-            .with("cluster-node-timeout 8000")
+            .with(format!("cluster-node-timeout {}", NODE_TIMEOUT.as_millis()))
             .with("cluster-replica-validity-factor 0")
             .with(format!("cluster-port {}", ports[own].1));
         let server = Server::prepare(ports[own].0, settings);
@@ -128,8 +133,14 @@ impl Cluster {
     }
 
     /// Makes a replica the owner of its primary's slots. Primaries do not vote twice within twice the time-out of a
-    /// node, and an election without their votes is over after 5 s: it is asked for again.
+    /// node, and an election without their votes is over after 5 s: it is asked for again. Redis counts the votes of
+    /// an earlier election for who stands again within four times that time-out: it would take the slots without
+    /// being elected, and lose them.
     pub async fn promote(&self, slot: u16, replica: &Server) {
+        let last = *self.promoted.lock().expect("no panic under the lock");
+        if let Some(last) = last {
+            tokio::time::sleep_until((last + 4 * NODE_TIMEOUT + Duration::from_secs(1)).into()).await;
+        }
         let asked = Cell::new(None::<Instant>);
         until("the replica is promoted", async || {
             if asked.get().is_none_or(|at| at.elapsed() > Duration::from_secs(6)) {
@@ -141,6 +152,7 @@ impl Cluster {
         })
         .await;
         self.until_owned(slot, replica).await;
+        *self.promoted.lock().expect("no panic under the lock") = Some(Instant::now());
     }
 
     /// Some primary that does not own the slot.
