@@ -276,8 +276,9 @@ impl Running {
     /// Uses what of `config` may change while everything runs.
     ///
     /// # Errors
-    /// A certificate that has become bad since the configuration was checked.
-    pub fn reload(&self, config: &Config) -> Result<(), TlsError> {
+    /// A certificate or a key file that has become bad since the configuration was checked.
+    pub fn reload(&self, config: &Config) -> Result<(), StartError> {
+        self.gateway.auth().reload(&config.auth)?;
         for (certificate, files) in self.certificates.iter().zip([&config.public.tls, &config.internal.tls]) {
             if let (Some(certificate), Some(files)) = (certificate, files) {
                 certificate.replace(files.clone())?;

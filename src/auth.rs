@@ -15,6 +15,8 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use arc_swap::ArcSwap;
+
 pub use self::{
     grant::{Action, Grant},
     keyring::Key,
@@ -26,7 +28,7 @@ use self::{
 };
 use crate::{
     channel::Channel,
-    config::{Access, Config, Namespaces},
+    config::{self, Access, Config, Namespaces},
     fault::{Code, Fault},
     metrics::{AuthFailure, Metrics},
 };
@@ -41,7 +43,7 @@ pub struct Auth(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     is_configured: bool,
-    keys: Keyring,
+    keys: ArcSwap<Keyring>,
     verifier: Option<Verifier>,
     leeway: Duration,
     namespaces: Namespaces,
@@ -57,12 +59,25 @@ impl Auth {
         let jwt = config.auth.jwt.as_ref();
         Ok(Self(Arc::new(Inner {
             is_configured: config.auth.is_configured(),
-            keys: Keyring::new(&config.auth.keys),
+            keys: ArcSwap::from_pointee(Keyring::new(&config.auth.keys)),
             verifier: jwt.map(|jwt| Verifier::new(jwt, metrics)).transpose()?,
             leeway: jwt.map_or(Duration::ZERO, |jwt| jwt.leeway),
             namespaces: config.namespaces.clone(),
             metrics: Arc::clone(metrics),
         })))
+    }
+
+    /// Takes the keys of another configuration: those of backends, and the key file of tokens. Who is connected stays.
+    /// Whether credentials are needed at all, and where tokens get their keys from, stays as well.
+    ///
+    /// # Errors
+    /// The key file of tokens cannot be used; then nothing has changed.
+    pub fn reload(&self, config: &config::Auth) -> Result<(), KeyError> {
+        if let (Some(verifier), Some(jwt)) = (&self.0.verifier, &config.jwt) {
+            verifier.reload(&jwt.source)?;
+        }
+        self.0.keys.store(Arc::new(Keyring::new(&config.keys)));
+        Ok(())
     }
 
     /// What checks tokens, where any are configured.
@@ -125,7 +140,7 @@ impl Auth {
             let detail = "a key is needed here: send it as `Authorization: Bearer <key>`";
             return Err(Fault::new(Code::Unauthorized, detail));
         };
-        self.0.keys.find(key).map(Grant::Key).ok_or_else(|| {
+        self.0.keys.load().find(key).map(Grant::Key).ok_or_else(|| {
             self.0.metrics.auth_failed(AuthFailure::Invalid);
             Fault::new(Code::Unauthorized, "the key is none of those that are configured (auth.keys)")
         })

@@ -3,18 +3,21 @@
 
 use super::Running;
 use crate::{
-    config::{Change, Config, Loaded, Sources},
+    config::{Auth, Change, Config, KeySource, Loaded, Sources},
     telemetry::Level,
 };
 
 /// The keys that change at once. Connections stay as they are; who comes next meets the new values.
-const AT_ONCE: [&str; 7] = [
+const AT_ONCE: [&str; 10] = [
     "public.allowed_origins",
     "public.tls_cert_file",
     "public.tls_key_file",
     "internal.tls_cert_file",
     "internal.tls_key_file",
     "internal.client_ca_file",
+    "auth.keys",
+    "auth.keys_file",
+    "auth.jwt.key_file",
     "log.level",
 ];
 
@@ -56,14 +59,16 @@ impl Reload {
             tracing::error!(%error, "the level of the log stays as it was");
         }
         let (old, now) = (&self.started.config, &new.config);
+        // What is turned on or off, and not only changed, is another gateway.
         let turned = [
-            ("public", old.public.tls.is_some() != now.public.tls.is_some()),
-            ("internal", old.internal.tls.is_some() != now.internal.tls.is_some()),
+            ("public.tls_", old.public.tls.is_some() != now.public.tls.is_some()),
+            ("internal.tls_", old.internal.tls.is_some() != now.internal.tls.is_some()),
+            ("internal.client_ca_", old.internal.tls.is_some() != now.internal.tls.is_some()),
+            ("auth.", old.auth.is_configured() != now.auth.is_configured()),
+            ("auth.jwt.", kind(&old.auth) != kind(&now.auth)),
         ];
         let at_once = |change: &Change| {
-            let is_turned = |(section, turned): &(&str, bool)| {
-                *turned && change.key.starts_with(section) && change.key.ends_with("_file")
-            };
+            let is_turned = |(keys, turned): &(&str, bool)| *turned && change.key.starts_with(keys);
             AT_ONCE.contains(&change.key.as_str()) && !turned.iter().any(is_turned)
         };
         for Change { key, place } in self.started.changes(&new).iter().filter(|change| !at_once(change)) {
@@ -77,4 +82,9 @@ impl Reload {
         tracing::info!(changed = keys.join(", "), "the configuration was read anew");
         self.last = new;
     }
+}
+
+/// Where the keys of tokens come from.
+fn kind(auth: &Auth) -> Option<std::mem::Discriminant<KeySource>> {
+    auth.jwt.as_ref().map(|jwt| std::mem::discriminant(&jwt.source))
 }

@@ -13,6 +13,8 @@ mod strict;
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+
 pub use self::sign::{Signer, Wanted};
 pub(super) use self::{
     header::Header,
@@ -38,8 +40,8 @@ pub struct Verifier(Arc<Keys>);
 
 #[derive(Debug)]
 enum Keys {
-    /// One, from a file, for the life of the process.
-    File(Key),
+    /// One, from a file that may be read again, under rules that stay.
+    File(ArcSwap<Key>, Jwt),
     /// The issuer's, which change.
     Issuer(Jwks),
 }
@@ -62,10 +64,23 @@ impl Verifier {
     /// What is wrong with the file, with its path.
     pub fn new(jwt: &Jwt, metrics: &Arc<Metrics>) -> Result<Self, KeyError> {
         let keys = match &jwt.source {
-            KeySource::File(path) => Keys::File(key_file::read(path, jwt)?),
+            KeySource::File(path) => {
+                Keys::File(ArcSwap::from_pointee(key_file::read(path, jwt)?), jwt.clone())
+            }
             KeySource::Url(url) => Keys::Issuer(Jwks::new(url, jwt, Arc::clone(metrics))?),
         };
         Ok(Self(Arc::new(keys)))
+    }
+
+    /// Reads the key file that is named now, where keys come from a file. An issuer's keys change by themselves.
+    ///
+    /// # Errors
+    /// What is wrong with the file, with its path; the key before stays.
+    pub fn reload(&self, source: &KeySource) -> Result<(), KeyError> {
+        if let (Keys::File(key, jwt), KeySource::File(path)) = (&*self.0, source) {
+            key.store(Arc::new(key_file::read(path, jwt)?));
+        }
+        Ok(())
     }
 
     /// Waits until the issuer's keys are there, 5 s at most.
@@ -74,7 +89,7 @@ impl Verifier {
     /// Why they cannot be had, with the URL.
     pub async fn first_keys(&self) -> Result<(), KeyError> {
         match &*self.0 {
-            Keys::File(_) => Ok(()),
+            Keys::File(..) => Ok(()),
             Keys::Issuer(jwks) => jwks.first().await,
         }
     }
@@ -82,7 +97,7 @@ impl Verifier {
     /// Keeps the issuer's keys fresh until it is dropped.
     pub async fn keep_fresh(self) {
         match &*self.0 {
-            Keys::File(_) => {}
+            Keys::File(..) => {}
             Keys::Issuer(jwks) => jwks.keep_fresh().await,
         }
     }
@@ -94,7 +109,7 @@ impl Verifier {
     pub async fn verify(&self, token: &str) -> Result<Claims, TokenError> {
         let header = Header::of(token)?;
         match &*self.0 {
-            Keys::File(key) => key.verify(token, &header),
+            Keys::File(key, _) => key.load().verify(token, &header),
             Keys::Issuer(jwks) => jwks.verify(token, &header).await,
         }
     }

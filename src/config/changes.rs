@@ -31,6 +31,11 @@ impl Loaded {
         keys.extend(
             secrets.iter().filter(|(_, same)| !same && !broker_is_named).map(|(key, _)| (*key).to_owned()),
         );
+        // The file of keys may keep its name.
+        let keys_are_named = keys.iter().any(|key| key.starts_with("auth.keys"));
+        if !keys_are_named && self.config.auth.keys != new.config.auth.keys {
+            keys.push("auth.keys_file".to_owned());
+        }
         let place = |key: &str| new.places.nearest(key).clone();
         keys.into_iter().map(|key| Change { place: place(&key), key }).collect()
     }

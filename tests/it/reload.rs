@@ -4,6 +4,8 @@ use std::process::{Command, Stdio};
 
 use tokio::net::TcpStream;
 
+use crate::support::credentials::{bearer, entry};
+use crate::support::forge::{Issuer, claims};
 use crate::support::process::{Process, Served, free_port};
 use crate::support::tls::{Folder, Setup, client, connect};
 use crate::support::{Conn, eventually};
@@ -37,6 +39,19 @@ impl Reloaded {
             is_over.then(|| new.to_owned())
         })
         .await
+    }
+
+    /// The status of a publish with this key.
+    async fn status_with(&self, key: &str) -> u16 {
+        let mut conn = Conn::open(self.served.internal).await;
+        let headers = [("Authorization", &*bearer(key)), ("Content-Type", "application/json")];
+        conn.request("POST", "/v1/channels/news/messages", &headers, Some(b"1")).await.status()
+    }
+
+    /// The status of a poll with this token.
+    async fn status_of(&self, token: &str) -> u16 {
+        let mut conn = Conn::open(self.served.public).await;
+        conn.get("/v1/subscribe?channel=news&wait=0", &[("Authorization", token)]).await.status()
     }
 
     async fn status_from(&self, origin: &str) -> u16 {
@@ -145,4 +160,78 @@ async fn a_listener_takes_the_files_that_are_named_now() {
     let said = gateway.with("").await;
     assert!(said.contains("public.tls_cert_file is not what it was at the start"), "{said}");
     assert!(connect(gateway.served.public, &two).await.is_ok());
+}
+
+/// The entry of a key that publishes everywhere.
+fn publisher(key: &str) -> String {
+    entry(key, &["*"], &["publish"], "")
+}
+
+#[tokio::test]
+async fn the_keys_of_backends_change_at_once() {
+    let mut gateway = Reloaded::start(&publisher("old")).await;
+    let statuses = async |gateway: &Reloaded| {
+        let mut statuses = Vec::new();
+        for key in ["old", "new", "filed"] {
+            statuses.push(gateway.status_with(key).await);
+        }
+        statuses
+    };
+    assert_eq!(statuses(&gateway).await, [202, 401, 401]);
+    // Rotation: both for a while, and then the new one alone.
+    let said = gateway.with(&(publisher("old") + &publisher("new"))).await;
+    assert!(said.contains("\"changed\":\"auth.keys\""), "{said}");
+    assert_eq!(statuses(&gateway).await, [202, 202, 401]);
+    gateway.with(&publisher("new")).await;
+    assert_eq!(statuses(&gateway).await, [401, 202, 401]);
+    // The same of a file, which keeps its name.
+    let filed = |gateway: &Reloaded, text: &str| {
+        format!("auth.keys_file = '{}'\n", gateway.folder.write("keys.toml", text))
+    };
+    let text = filed(&gateway, &publisher("old"));
+    gateway.with(&text).await;
+    assert_eq!(statuses(&gateway).await, [202, 401, 401]);
+    filed(&gateway, &publisher("filed"));
+    let said = gateway.with(&text).await;
+    assert!(said.contains("\"changed\":\"auth.keys_file\""), "{said}");
+    assert_eq!(statuses(&gateway).await, [401, 401, 202]);
+    filed(&gateway, "");
+    assert!(gateway.with(&text).await.contains("has no [[auth.keys]] in it"));
+    assert_eq!(gateway.status_with("filed").await, 202);
+    // Without any credentials it would be another gateway.
+    let said = gateway.with("").await;
+    assert!(said.contains("auth.keys is not what it was at the start"), "{said}");
+    assert_eq!(gateway.status_with("filed").await, 401, "none is configured, and it stays shut");
+}
+
+#[tokio::test]
+async fn keys_where_none_were_wait_for_a_restart() {
+    let mut gateway = Reloaded::start("").await;
+    let said = gateway.with(&publisher("new")).await;
+    assert!(said.contains("auth.keys is not what it was at the start"), "{said}");
+    assert_eq!(gateway.status_with("any").await, 202);
+}
+
+#[tokio::test]
+async fn the_key_file_of_tokens_is_read_again_and_who_is_connected_stays() {
+    let (old, new) = (Issuer::secret(), Issuer::p256());
+    let tokens = [old.token("HS256", &claims()), new.token("ES256", &claims())].map(|token| bearer(&token));
+    let folder = Folder::new();
+    let text = format!("auth.jwt.key_file = '{}'\n", old.key_file(&folder)) + &publisher("backend");
+    let mut gateway = Reloaded::start(&text).await;
+    let statuses =
+        async |gateway: &Reloaded| (gateway.status_of(&tokens[0]).await, gateway.status_of(&tokens[1]).await);
+    assert_eq!(statuses(&gateway).await, (200, 401));
+    let conn = Conn::open(gateway.served.public).await;
+    let target = "/v1/subscribe?channel=news&format=raw";
+    let (mut connected, _) = conn.upgrade(target, &[("Authorization", &tokens[0])]).await.expect("upgraded");
+    new.key_file(&folder);
+    gateway.with(&text).await;
+    assert_eq!(statuses(&gateway).await, (401, 200));
+    assert_eq!(gateway.status_with("backend").await, 202);
+    assert_eq!(connected.data_frame().await.expect("a message").text(), "1");
+    // A file that no token can be checked by changes nothing.
+    folder.write("key", "short");
+    assert!(gateway.with(&text).await.contains("auth.jwt.key_file: "));
+    assert_eq!(statuses(&gateway).await, (401, 200));
 }
