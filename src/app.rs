@@ -121,8 +121,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         background.push(tokio::spawn(tls::watch(certificate, listener, ends)));
     }
     let certificates = [outer.clone(), inner.clone()];
-    let server = |router, certificate, admission, spare| Server {
-        router,
+    let server = |edge, certificate, admission, spare| Server {
+        edge,
         certificate,
         trusted_proxies: TrustedProxies::default(),
         proxy_protocol: false,
@@ -137,9 +137,9 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let outside = Server {
         trusted_proxies: config.public.trusted_proxies.clone(),
         proxy_protocol: config.public.proxy_protocol,
-        ..server(http::public_router(state.clone()), outer, Some(admission.clone()), reserve / 2)
+        ..server(http::public(state.clone()), outer, Some(admission.clone()), reserve / 2)
     };
-    let inside = server(http::internal_router(state), inner, None, backends(descriptors, reserve));
+    let inside = server(http::internal(state), inner, None, backends(descriptors, reserve));
     let both = [(outside, public), (inside, internal)];
     for (server, listener) in both.into_iter().flat_map(|(s, ls)| ls.into_iter().map(move |l| (s.clone(), l)))
     {

@@ -17,6 +17,9 @@ use crate::{
 };
 
 /// A handle on the one broker of this process; clones cheaply.
+///
+/// What goes over a link is boxed where messages pass: its futures are large, and who uses the memory broker would
+/// move as much memory about for each message.
 #[derive(Clone, Debug)]
 pub enum Broker {
     /// One node, no Redis: the embedded default.
@@ -176,7 +179,7 @@ impl Broker {
     ) -> Result<Receipt, BrokerError> {
         match self {
             Self::Memory(memory) => memory.publish(channel, history, draft).await,
-            Self::Redis(redis) => redis.publish(channel, history, draft).await,
+            Self::Redis(redis) => Box::pin(redis.publish(channel, history, draft)).await,
         }
     }
 
@@ -188,7 +191,7 @@ impl Broker {
     pub async fn listen(&self, channel: &Channel) -> Result<Position, BrokerError> {
         match self {
             Self::Memory(memory) => Ok(memory.listen(channel)),
-            Self::Redis(redis) => redis.listen(channel).await,
+            Self::Redis(redis) => Box::pin(redis.listen(channel)).await,
         }
     }
 
@@ -214,7 +217,7 @@ impl Broker {
     ) -> Result<Replay, BrokerError> {
         match self {
             Self::Memory(memory) => Ok(memory.read(channel, history, since, page)),
-            Self::Redis(redis) => redis.read(channel, history, since, page).await,
+            Self::Redis(redis) => Box::pin(redis.read(channel, history, since, page)).await,
         }
     }
 
@@ -232,7 +235,7 @@ impl Broker {
     ) -> Result<Replay, BrokerError> {
         match self {
             Self::Memory(memory) => Ok(memory.read(channel, history, since, page)),
-            Self::Redis(redis) => redis.kept(channel, history, since, page).await,
+            Self::Redis(redis) => Box::pin(redis.kept(channel, history, since, page)).await,
         }
     }
 

@@ -8,6 +8,7 @@ pub mod batch;
 pub mod body;
 pub mod caller;
 pub mod client;
+pub mod edge;
 pub mod forwarded;
 pub mod framing;
 pub mod handover;
@@ -28,13 +29,16 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    middleware::from_fn_with_state,
     response::{IntoResponse, Response},
     routing::{MethodRouter, get, post},
 };
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 
-use self::{head::Gate, origin::Rules, query::shown};
+use self::{
+    edge::{Busiest, Edge},
+    origin::Rules,
+    query::shown,
+};
 use crate::{
     admission::Admission,
     config::{AllowedOrigins, Config, Live},
@@ -67,46 +71,44 @@ pub struct State {
 }
 
 /// What is served where clients connect.
-pub fn public_router(state: State) -> Router {
-    // A HEAD would open a stream and throw it away.
-    let subscribe = get(subscribe::handle).head(|uri| other_method("GET, OPTIONS", Method::HEAD, uri));
-    let file = |methods| taking("GET, HEAD, OPTIONS", methods);
-    let routes = Router::new()
-        .route("/v1/subscribe", taking("GET, OPTIONS", subscribe))
-        .route("/client.js", file(get(client::script)))
-        .route("/client.d.ts", file(get(client::types)));
+pub fn public(state: State) -> Edge {
+    // A GET is known to the edge. A HEAD would open a stream and throw it away.
+    let routes = common()
+        .route("/v1/subscribe", taking("GET, OPTIONS", MethodRouter::new()))
+        .route("/client.js", read(get(client::script)))
+        .route("/client.d.ts", read(get(client::types)));
     let rules = Rules::public(&state.config, Arc::clone(&state.allowed_origins));
-    assemble(routes, Router::new(), rules, state)
+    Edge::new(routes, &["/live", "/ready"], Busiest::Subscribe, rules, state)
 }
 
 /// What is served where backends and operators connect.
-pub fn internal_router(state: State) -> Router {
-    let read = |methods| taking("GET, HEAD, OPTIONS", methods);
+pub fn internal(state: State) -> Edge {
     let write = |methods| taking("POST, OPTIONS", methods);
-    let messages = get(admin::history).post(publish::message).delete(admin::forget);
-    let routes = Router::new()
+    // A POST is known to the edge.
+    let messages = get(admin::history).delete(admin::forget);
+    let routes = common()
         .route("/v1/channels/{channel}/messages", taking("GET, HEAD, POST, DELETE, OPTIONS", messages))
         .route("/v1/messages", write(post(batch::messages)))
         .route("/v1/channels/{channel}", read(get(admin::info)))
         .route("/v1/channels", read(get(admin::channels)))
         .route("/v1/disconnect", write(post(admin::disconnect)))
         .route("/openapi.yaml", read(get(ops::openapi)))
-        .route("/", read(get(ops::console)));
-    let probes = Router::new().route("/metrics", read(get(ops::metrics)));
-    assemble(routes, probes, Rules::internal(&state.config), state)
+        .route("/", read(get(ops::console)))
+        .route("/metrics", read(get(ops::metrics)));
+    let rules = Rules::internal(&state.config);
+    Edge::new(routes, &["/live", "/ready", "/metrics"], Busiest::Publish, rules, state)
 }
 
-/// Puts the layer around the routes.
-fn assemble(routes: Router<State>, probes: Router<State>, rules: Rules, state: State) -> Router {
-    let gate = |rules| {
-        let head = state.config.limits.headers;
-        from_fn_with_state(Arc::new(Gate { head, rules }), head::pass)
-    };
-    let read = |methods| taking("GET, HEAD, OPTIONS", methods);
-    let probes = probes.route("/live", read(get(ops::live))).route("/ready", read(get(ops::ready)));
-    // Probes come from schedulers and load balancers, by whatever name.
-    let probes = probes.layer(gate(None));
-    routes.fallback(not_found).layer(gate(Some(rules))).merge(probes).with_state(state)
+/// What both listeners serve.
+fn common() -> Router<State> {
+    Router::new()
+        .route("/live", read(get(ops::live)))
+        .route("/ready", read(get(ops::ready)))
+        .fallback(not_found)
+}
+
+fn read(methods: MethodRouter<State>) -> MethodRouter<State> {
+    taking("GET, HEAD, OPTIONS", methods)
 }
 
 /// A path that takes the methods of `allow` and tells so who comes with another one, or asks.

@@ -13,7 +13,7 @@ use std::{
     convert::Infallible, future::poll_fn, net::IpAddr, pin::pin, sync::Arc, task::Poll, time::Duration,
 };
 
-use axum::{Router, body::Body, response::Response};
+use axum::{body::Body, response::Response};
 use http::{HeaderValue, Version, header};
 use hyper::{Request, body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -22,7 +22,6 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower::ServiceExt as _;
 
 use self::guard::{Busy, Guard, Tracked, Watched};
 pub use self::listener::{BindError, Listener};
@@ -31,7 +30,7 @@ use crate::{
     admission::{Admission, Permit, Refusal},
     config::TrustedProxies,
     drain::Readiness,
-    http::{forwarded, handover::Peer},
+    http::{edge::Edge, forwarded, handover::Peer},
     metrics::{Metrics, Rejection},
     socket::Socket,
     tls::Certificate,
@@ -57,7 +56,7 @@ const TURNS: usize = 8;
 #[derive(Clone)]
 pub struct Server {
     /// Where requests go.
-    pub router: Router,
+    pub edge: Edge,
     /// With what TLS is spoken; `None`: it is not.
     pub certificate: Option<Arc<Certificate>>,
     /// Whose word on a client's address counts.
@@ -257,10 +256,7 @@ impl Server {
             client.address = forwarded::client(request.headers(), peer.address, &self.trusted_proxies);
         }
         request.extensions_mut().insert(client);
-        let response = match self.router.clone().oneshot(request).await {
-            Ok(response) => response,
-            Err(never) => match never {},
-        };
+        let response = self.edge.answer(request).await;
         Ok(self.finish(response, version, peer, busy))
     }
 

@@ -26,6 +26,16 @@ impl FromRequestParts<State> for Caller {
     type Rejection = Fault;
 
     async fn from_request_parts(head: &mut Parts, state: &State) -> Result<Self, Fault> {
+        Self::of(head, state)
+    }
+}
+
+impl Caller {
+    /// Whose request it is.
+    ///
+    /// # Errors
+    /// `unauthorized`; `rate_limited` where many wrong keys come from one address.
+    pub fn of(head: &Parts, state: &State) -> Result<Self, Fault> {
         let key = headers::single(&head.headers, header::AUTHORIZATION)?.and_then(headers::bearer);
         let gateway = state.gateway.clone();
         match gateway.auth().backend(key) {
@@ -41,9 +51,7 @@ impl FromRequestParts<State> for Caller {
             }
         }
     }
-}
 
-impl Caller {
     /// What it may do.
     #[must_use]
     pub fn grant(&self) -> &Grant {

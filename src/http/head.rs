@@ -1,61 +1,14 @@
-//! What stands before every handler, whatever its path. One layer, since axum clones what is inside a layer
-//! for each request, and layers within layers that many times more.
+//! The size of a request's head.
 
-use std::{
-    future::poll_fn,
-    panic::{AssertUnwindSafe, catch_unwind},
-    pin::pin,
-    sync::Arc,
-    task::Poll,
-};
+use axum::extract::Request;
 
-use axum::{
-    extract::{Request, State},
-    middleware::Next,
-    response::{IntoResponse, Response},
-};
-
-use super::origin::{self, Rules};
 use crate::fault::{Code, Fault};
 
-/// What the layer holds requests to.
-#[derive(Clone, Debug)]
-pub struct Gate {
-    /// `limits.headers`.
-    pub head: usize,
-    /// Which hosts and pages are served; `None`: all.
-    pub rules: Option<Rules>,
-}
-
-/// The layer. In order: panics, the size of the head, host and origin.
-pub async fn pass(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
-    catch_panics(async {
-        if let Err(fault) = check_size(&request, gate.head) {
-            return fault.into_response();
-        }
-        match &gate.rules {
-            Some(rules) => origin::guard(rules, request, next).await,
-            None => next.run(request).await,
-        }
-    })
-    .await
-}
-
-/// A handler that panics costs its own request, not the connection. The panic hook has logged it.
-async fn catch_panics(answer: impl Future<Output = Response>) -> Response {
-    let mut answer = pin!(answer);
-    poll_fn(|context| {
-        // After a panic the future is not polled again, so nobody sees what it left half done.
-        catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(context))).unwrap_or_else(|_| {
-            let detail = "the request met a fault in the server; it is in the server's log";
-            Poll::Ready(Fault::new(Code::Internal, detail).into_response())
-        })
-    })
-    .await
-}
-
-/// hyper is given more, since it would answer without a body.
-fn check_size(request: &Request, limit: usize) -> Result<(), Fault> {
+/// Holds a head to `limits.headers`. hyper is given more, since it would answer without a body.
+///
+/// # Errors
+/// `headers_too_large`.
+pub fn check_size(request: &Request, limit: usize) -> Result<(), Fault> {
     let size = size(request);
     if size <= limit {
         return Ok(());

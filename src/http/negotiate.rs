@@ -145,11 +145,11 @@ fn channels(query: &Query<'_>, max: usize) -> Result<Vec<Channel>, Fault> {
     if count > max {
         return Err(too_many(count, max));
     }
-    let mut seen = HashSet::with_capacity(count);
+    let mut seen = HashSet::new();
     let mut channels = Vec::with_capacity(count);
     for name in query.all("channel") {
         let channel = query::channel(name)?;
-        if !seen.insert(name) {
+        if count > 1 && !seen.insert(name) {
             let detail = format!("the channel {channel} is named more than once");
             return Err(Fault::new(Code::DuplicateChannel, detail).parameter("channel"));
         }

@@ -11,11 +11,7 @@ mod tests;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use axum::{
-    extract::Request,
-    middleware::Next,
-    response::{IntoResponse, Response},
-};
+use axum::extract::Request;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
 
 use self::authority::{Authority, Origin};
@@ -62,6 +58,16 @@ impl Rules {
             cure: "open the page from this host, or where a proxy stands between let it pass the host on (nginx: \
                    `proxy_set_header Host $host`); `public.allowed_origins` counts for the public listener only",
         }
+    }
+
+    /// Whether a request is served, and the page that it comes from, if any.
+    ///
+    /// # Errors
+    /// As [`Rules::judge`]; `invalid_header` where a host or an origin is given twice, or no host.
+    pub fn admit(&self, request: &Request) -> Result<Option<Page>, Fault> {
+        let (host, origin) = named(request)?;
+        self.judge(host, origin)?;
+        Ok(Page::of(request))
     }
 
     /// Whether a request to `host` from a page of `origin` is served. `host` is `None` only where the
@@ -130,26 +136,6 @@ fn malformed(host: &str) -> Fault {
     headers::invalid(&header::HOST, &format!("is not a host with an optional port: {}", shown(host)))
 }
 
-/// Refuses, or serves and tells the browser that its page may read the answer.
-pub async fn guard(rules: &Rules, request: Request, next: Next) -> Response {
-    let judged = named(&request).and_then(|(host, origin)| rules.judge(host, origin));
-    if let Err(fault) = judged {
-        return fault.into_response();
-    }
-    let Some(origin) = request.headers().get(header::ORIGIN).cloned() else {
-        return next.run(request).await;
-    };
-    let is_preflight = request.method() == Method::OPTIONS;
-    let wanted = request.headers().get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned();
-    let mut response = next.run(request).await;
-    let headers = response.headers_mut();
-    share(headers, origin);
-    if is_preflight {
-        answer_preflight(headers, wanted);
-    }
-    response
-}
-
 /// The host and the origin that a request names.
 fn named(request: &Request) -> Result<(Option<&str>, Option<&str>), Fault> {
     let origin = headers::single(request.headers(), header::ORIGIN)?;
@@ -164,10 +150,32 @@ fn named(request: &Request) -> Result<(Option<&str>, Option<&str>), Fault> {
     Ok((host, origin))
 }
 
-fn share(headers: &mut HeaderMap, origin: HeaderValue) {
-    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
-    headers.insert(header::VARY, HeaderValue::from_static("Origin"));
+/// A page that may read the answer to its request.
+#[derive(Debug)]
+pub struct Page {
+    origin: HeaderValue,
+    /// It asks before it sends the request itself, with these headers.
+    preflight: Option<Option<HeaderValue>>,
+}
+
+impl Page {
+    fn of(request: &Request) -> Option<Self> {
+        let headers = request.headers();
+        let origin = headers.get(header::ORIGIN)?.clone();
+        let is_preflight = request.method() == Method::OPTIONS;
+        let preflight = is_preflight.then(|| headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned());
+        Some(Self { origin, preflight })
+    }
+
+    /// Tells the browser that the page may read the answer.
+    pub fn tell(self, headers: &mut HeaderMap) {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, self.origin);
+        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+        headers.insert(header::VARY, HeaderValue::from_static("Origin"));
+        if let Some(wanted) = self.preflight {
+            answer_preflight(headers, wanted);
+        }
+    }
 }
 
 /// The methods are those of `Allow`, which the route has said; the headers those that were asked for.

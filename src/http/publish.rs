@@ -3,7 +3,7 @@
 use std::{fmt::Write, str::FromStr};
 
 use axum::{
-    extract::{self, Request},
+    extract::Request,
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, HeaderName, StatusCode};
@@ -30,17 +30,9 @@ const TIDEGATE_EVENT: HeaderName = HeaderName::from_static("tidegate-event");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Publishes the body, and counts how that went.
-pub async fn message(
-    extract::State(state): extract::State<State>,
-    caller: Result<Caller, Fault>,
-    request: Request,
-) -> Response {
-    let answer = match caller {
-        Ok(caller) => publish(&state, &caller, request).await,
-        Err(fault) => Err(fault),
-    };
-    let response = answer.into_response();
-    count(&state, Route::Message, &response);
+pub async fn message(state: &State, request: Request) -> Response {
+    let response = publish(state, request).await.into_response();
+    count(state, Route::Message, &response);
     response
 }
 
@@ -50,8 +42,9 @@ pub(super) fn count(state: &State, route: Route, response: &Response) {
     state.metrics.publish_answered(route, class);
 }
 
-async fn publish(state: &State, caller: &Caller, request: Request) -> Result<Response, Fault> {
+async fn publish(state: &State, request: Request) -> Result<Response, Fault> {
     let (head, body) = request.into_parts();
+    let caller = Caller::of(&head, state)?;
     query::refuse_all(head.uri.query())?;
     let channel = query::channel_of_path(&head.uri)?;
     caller.publishes(&channel)?;

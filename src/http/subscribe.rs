@@ -3,7 +3,7 @@
 
 use axum::{
     body::Body,
-    extract,
+    extract::Request,
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
@@ -35,10 +35,7 @@ const CONNECTION: HeaderName = HeaderName::from_static("tidegate-connection");
 ///
 /// # Errors
 /// Everything that is wrong with the request; that there is no room, or no broker, for all but SSE.
-pub async fn handle(
-    extract::State(state): extract::State<State>,
-    request: extract::Request,
-) -> Result<Response, Fault> {
+pub async fn handle(state: &State, request: Request) -> Result<Response, Fault> {
     let (head, body) = request.into_parts();
     let limit = state.config.limits.channels_per_connection;
     let request = SubscribeRequest::read(&head, limit, state.gateway.now_seconds())?;
@@ -48,7 +45,7 @@ pub async fn handle(
     let lender = peer.as_ref().and_then(|peer| peer.handover.as_ref()).filter(|_| body.is_end_stream());
     // A poll may be held for long, and so would be its request.
     drop((head, body));
-    match serve(&state, version, peer.as_ref(), lender, request).await {
+    match serve(state, version, peer.as_ref(), lender, request).await {
         Err(fault) if transport == Transport::Sse && is_for_later(fault.code) => Ok(later()),
         answer => answer,
     }

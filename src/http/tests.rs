@@ -19,7 +19,6 @@ use http_body::Frame;
 use http_body_util::BodyExt;
 use serde_json::Value;
 use tokio::sync::mpsc;
-use tower::ServiceExt;
 
 use super::*;
 use crate::{
@@ -31,10 +30,10 @@ use crate::{
     telemetry::Tracer,
 };
 
-/// Both routers over a memory broker.
+/// Both listeners over a memory broker.
 struct Fixture {
-    public: Router,
-    internal: Router,
+    public: Edge,
+    internal: Edge,
     /// Where it is dropped, the broker is away.
     events: Option<mpsc::Receiver<BrokerEvent>>,
 }
@@ -49,27 +48,8 @@ struct Answer {
 
 impl Fixture {
     fn new(toml: &str) -> Self {
-        let config = Arc::new(Config::from_toml(toml).unwrap());
-        let metrics = Arc::new(Metrics::new().unwrap());
-        let (memory, events) = Memory::new(16, Clock::system());
-        let gateway = Gateway::new(
-            Arc::clone(&config),
-            Auth::new(&config, &metrics).unwrap(),
-            Broker::Memory(memory),
-            Arc::clone(&metrics),
-            Tracer::default(),
-        );
-        let allowed_origins = Arc::new(ArcSwap::from_pointee(config.public.allowed_origins.clone()));
-        let state = State {
-            gateway,
-            config,
-            metrics,
-            admission: Admission::new(admission::Limits::default()),
-            readiness: Readiness::default(),
-            allowed_origins,
-            public_url: "http://127.0.0.1:8000".into(),
-        };
-        Self { public: public_router(state.clone()), internal: internal_router(state), events: Some(events) }
+        let (state, events) = state(toml);
+        Self { public: public(state.clone()), internal: internal(state), events: Some(events) }
     }
 
     /// Sends `METHOD target` to the internal listener.
@@ -87,7 +67,32 @@ impl Fixture {
     }
 }
 
-async fn ask(router: &Router, line: &str, headers: &[(&str, &str)], body: Body) -> Answer {
+/// What the handlers share, over a memory broker.
+fn state(toml: &str) -> (State, mpsc::Receiver<BrokerEvent>) {
+    let config = Arc::new(Config::from_toml(toml).unwrap());
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let (memory, events) = Memory::new(16, Clock::system());
+    let gateway = Gateway::new(
+        Arc::clone(&config),
+        Auth::new(&config, &metrics).unwrap(),
+        Broker::Memory(memory),
+        Arc::clone(&metrics),
+        Tracer::default(),
+    );
+    let allowed_origins = Arc::new(ArcSwap::from_pointee(config.public.allowed_origins.clone()));
+    let state = State {
+        gateway,
+        config,
+        metrics,
+        admission: Admission::new(admission::Limits::default()),
+        readiness: Readiness::default(),
+        allowed_origins,
+        public_url: "http://127.0.0.1:8000".into(),
+    };
+    (state, events)
+}
+
+async fn ask(edge: &Edge, line: &str, headers: &[(&str, &str)], body: Body) -> Answer {
     let (method, target) = line.split_once(' ').unwrap();
     let mut request = Request::builder().method(method).uri(target);
     if !headers.iter().any(|(name, _)| *name == "host") {
@@ -96,7 +101,7 @@ async fn ask(router: &Router, line: &str, headers: &[(&str, &str)], body: Body) 
     for (name, value) in headers.iter().filter(|(_, value)| *value != "(none)") {
         request = request.header(*name, *value);
     }
-    let response = router.clone().oneshot(request.body(body).unwrap()).await.unwrap();
+    let response = edge.answer(request.body(body).unwrap()).await;
     let (head, body) = response.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
     Answer {

@@ -30,9 +30,9 @@ async fn paths_take_their_methods_and_no_others() {
     let fixture = Fixture::new("");
     let public = PUBLIC.iter().map(|(path, allow)| (&fixture.public, *path, *allow));
     let internal = INTERNAL.iter().map(|(path, allow)| (&fixture.internal, *path, *allow));
-    for (router, path, allow) in public.chain(internal) {
+    for (edge, path, allow) in public.chain(internal) {
         for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE", "BREW"] {
-            let answer = ask(router, &format!("{method} {path}"), &[], Body::empty()).await;
+            let answer = ask(edge, &format!("{method} {path}"), &[], Body::empty()).await;
             let is_taken = allow.split(", ").any(|allowed| allowed == method);
             assert_eq!(answer.status != 405, is_taken, "{method} {path}");
             if !is_taken {
@@ -42,7 +42,7 @@ async fn paths_take_their_methods_and_no_others() {
                 assert_eq!((answer.status, answer.body.as_str()), (200, ""), "{path}");
             }
         }
-        let answer = ask(router, &format!("OPTIONS {path}"), &[], Body::empty()).await;
+        let answer = ask(edge, &format!("OPTIONS {path}"), &[], Body::empty()).await;
         assert_eq!((answer.status, answer.header("allow"), answer.body.as_str()), (204, allow, ""), "{path}");
     }
 }
@@ -51,10 +51,10 @@ async fn paths_take_their_methods_and_no_others() {
 async fn a_path_of_the_other_listener_is_not_found() {
     let fixture = Fixture::new("");
     let is_shared = |path: &str| matches!(path, "/live" | "/ready");
-    for (router, paths) in [(&fixture.public, INTERNAL), (&fixture.internal, PUBLIC)] {
+    for (edge, paths) in [(&fixture.public, INTERNAL), (&fixture.internal, PUBLIC)] {
         for (path, _) in paths.iter().filter(|(path, _)| !is_shared(path)) {
             for method in ["GET", "POST", "DELETE"] {
-                let answer = ask(router, &format!("{method} {path}"), &[], Body::empty()).await;
+                let answer = ask(edge, &format!("{method} {path}"), &[], Body::empty()).await;
                 assert_eq!(answer.problem(), (404, "not_found".into()), "{method} {path}");
             }
         }
@@ -78,11 +78,11 @@ async fn a_page_of_another_origin_is_refused_on_every_path_but_the_probes() {
     let renamed = [("host", "evil.example")];
     let public = PUBLIC.iter().map(|(path, _)| (&fixture.public, *path));
     let internal = INTERNAL.iter().map(|(path, _)| (&fixture.internal, *path));
-    for (router, path) in public.chain(internal) {
+    for (edge, path) in public.chain(internal) {
         let is_probe = ["/live", "/ready", "/metrics"].contains(&path);
         for method in ["GET", "POST", "OPTIONS"] {
             for headers in [&foreign, &renamed] {
-                let answer = ask(router, &format!("{method} {path}"), headers, Body::empty()).await;
+                let answer = ask(edge, &format!("{method} {path}"), headers, Body::empty()).await;
                 assert_eq!(answer.status == 403, !is_probe, "{method} {path} {headers:?}");
                 assert_eq!(answer.header("access-control-allow-origin"), "", "{path}");
             }
@@ -126,7 +126,7 @@ async fn hosts_are_needed_but_in_http_1_0_and_named_once() {
     );
     assert_eq!(fixture.send("GET /live", &missing, "").await.status, 200);
     let old = Request::get("/v1/channels").version(http::Version::HTTP_10).body(Body::empty()).unwrap();
-    assert_eq!(fixture.internal.clone().oneshot(old).await.unwrap().status(), 200);
+    assert_eq!(fixture.internal.answer(old).await.status(), 200);
     let twice = [("host", "127.0.0.1"), ("host", "127.0.0.1")];
     assert_eq!(fixture.send("GET /v1/channels", &twice, "").await.problem(), (400, "invalid_header".into()));
     // HTTP/2's `:authority`, and the absolute target of a request through a proxy.
@@ -154,7 +154,7 @@ async fn a_head_over_the_limit_is_told_so() {
 
 #[tokio::test]
 async fn a_panic_costs_its_own_request() {
-    let router = Router::new()
+    let routes = Router::new()
         .route("/panic", get(async || -> &'static str { panic!("asked for") }))
         .route(
             "/later",
@@ -163,11 +163,12 @@ async fn a_panic_costs_its_own_request() {
                 panic!("asked for")
             }),
         )
-        .route("/fine", get(async || "fine"))
-        .layer(from_fn_with_state(Arc::new(Gate { head: 4096, rules: None }), head::pass));
+        .route("/fine", get(async || "fine"));
+    let (state, _events) = state("");
+    let edge = Edge::new(routes, &[], Busiest::Publish, Rules::internal(&state.config), state);
     for path in ["/panic", "/later"] {
-        let answer = ask(&router, &format!("GET {path}"), &[], Body::empty()).await;
+        let answer = ask(&edge, &format!("GET {path}"), &[], Body::empty()).await;
         assert_eq!(answer.problem(), (500, "internal".into()));
     }
-    assert_eq!(ask(&router, "GET /fine", &[], Body::empty()).await.body, "fine");
+    assert_eq!(ask(&edge, "GET /fine", &[], Body::empty()).await.body, "fine");
 }

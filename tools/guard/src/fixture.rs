@@ -13,7 +13,7 @@ use tidegate::{
     config::{AllowedOrigins, Config, Namespace},
     drain::Readiness,
     gateway::Gateway,
-    http,
+    http::{self, edge::Edge},
     hub::{Hub, Outbox, Seam, Slot, Style, Topic},
     metrics::Metrics,
     payload,
@@ -74,13 +74,13 @@ impl Fixture {
     }
 
     /// Where publishes go.
-    pub fn internal_router(&self) -> axum::Router {
-        http::internal_router(self.state())
+    pub fn internal(&self) -> Edge {
+        http::internal(self.state())
     }
 
     /// Where subscribers ask.
-    pub fn public_router(&self) -> axum::Router {
-        http::public_router(self.state())
+    pub fn public(&self) -> Edge {
+        http::public(self.state())
     }
 
     fn state(&self) -> http::State {

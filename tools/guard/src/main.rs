@@ -5,15 +5,15 @@ mod fixture;
 
 use std::hint::black_box;
 
-use axum::{Router, body::Body};
+use axum::body::Body;
 use bytes::Bytes;
 use clap::{Parser, ValueEnum};
 use http::{Request, StatusCode, header};
 use tidegate::{
+    http::edge::Edge,
     hub::{Batch, Seam},
     wire::{Encoding, Framing, Prepared},
 };
-use tower::ServiceExt as _;
 
 use self::fixture::{Crowd, Fixture, Messages};
 
@@ -107,23 +107,23 @@ fn splice(times: u64) -> anyhow::Result<()> {
 
 async fn publish(times: u64) -> anyhow::Result<()> {
     let fixture = Fixture::new()?;
-    let router = fixture.internal_router();
+    let edge = fixture.internal();
     for _ in 0..times {
-        ask(&router, a_message()?, StatusCode::ACCEPTED).await?;
+        ask(&edge, a_message()?, StatusCode::ACCEPTED).await?;
     }
     Ok(())
 }
 
 async fn poll(times: u64) -> anyhow::Result<()> {
     let fixture = Fixture::new()?;
-    ask(&fixture.internal_router(), a_message()?, StatusCode::ACCEPTED).await?;
-    let router = fixture.public_router();
+    ask(&fixture.internal(), a_message()?, StatusCode::ACCEPTED).await?;
+    let edge = fixture.public();
     for _ in 0..times {
         let request = Request::get("/v1/subscribe?channel=bench-0&since=last:1&wait=55")
             .header(header::HOST, "127.0.0.1:8000")
             .header(header::ACCEPT, "application/json")
             .body(Body::empty())?;
-        ask(&router, request, StatusCode::OK).await?;
+        ask(&edge, request, StatusCode::OK).await?;
     }
     Ok(())
 }
@@ -136,8 +136,8 @@ fn a_message() -> anyhow::Result<Request<Body>> {
         .body(Body::from(Bytes::from_static(&[b'.'; 100])))?)
 }
 
-async fn ask(router: &Router, request: Request<Body>, expected: StatusCode) -> anyhow::Result<()> {
-    let answer = router.clone().oneshot(request).await?;
+async fn ask(edge: &Edge, request: Request<Body>, expected: StatusCode) -> anyhow::Result<()> {
+    let answer = edge.answer(request).await;
     anyhow::ensure!(answer.status() == expected, "answered {}", answer.status());
     Ok(())
 }
