@@ -9,7 +9,7 @@
 //! - engines: [`hub`] (who listens here), [`broker`] (where messages are), [`admission`], [`auth`]
 //! - the gateway: [`gateway`] (joins hub and broker), [`session`] (a connection's life)
 //! - edges: [`socket`], [`transport`], [`http`], [`server`], [`cli`]
-//! - beside all: [`tls`], [`config`], [`metrics`], [`telemetry`], [`drain`]; above all: [`app`]
+//! - beside all: [`tls`], [`outgoing`], [`config`], [`metrics`], [`telemetry`], [`drain`]; above all: [`app`]
 
 pub mod admission;
 pub mod app;
@@ -27,6 +27,7 @@ pub mod gateway;
 pub mod http;
 pub mod hub;
 pub mod metrics;
+pub mod outgoing;
 pub mod pattern;
 pub mod payload;
 pub mod position;

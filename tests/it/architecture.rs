@@ -21,7 +21,7 @@ const FLOORS: &[&[&str]] = &[
         "trace_parent",
         "transport_name",
     ],
-    &["tls"],
+    &["outgoing", "tls"],
     &["config", "socket"],
     &["metrics", "telemetry", "wire"],
     &["admission", "auth", "broker", "hub"],

@@ -1,22 +1,14 @@
-//! `GET` of a small document, over TLS, for as long as 5 s. A request in minutes needs no pool and no client library
-//! beside hyper.
+//! `GET` of a small document, over TLS, for as long as 5 s.
 
-use std::{fmt, io, sync::Arc, time::Duration};
+use std::{fmt, io, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, Uri, header};
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::{body::Incoming, client::conn::http1::handshake};
-use hyper_util::rt::TokioIo;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-    time::timeout,
-};
-use tokio_rustls::{
-    TlsConnector,
-    rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs, pki_types::ServerName},
-};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
+use tokio::time::timeout;
+
+use crate::outgoing::{Outgoing, Unanswered};
 
 /// An issuer that takes longer is away.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -44,16 +36,15 @@ impl fmt::Display for Trouble {
 /// Who fetches, and from where.
 pub struct Fetch {
     uri: Uri,
-    /// Where the URL asks for TLS.
-    tls: Option<TlsConnector>,
+    outgoing: Outgoing,
 }
 
 impl Fetch {
     /// For an `https` URL, or an `http` one of this machine, as the configuration has checked.
     pub fn new(url: &str) -> Result<Self, Trouble> {
         let uri: Uri = url.parse().map_err(|_| Trouble::Bad("this is not a URL".into()))?;
-        let tls = (uri.scheme_str() != Some("http")).then(connector).transpose()?;
-        Ok(Self { uri, tls })
+        let outgoing = Outgoing::to(&uri).map_err(Trouble::Bad)?;
+        Ok(Self { uri, outgoing })
     }
 
     /// The document.
@@ -102,67 +93,25 @@ impl Fetch {
     }
 
     async fn ask(&self, uri: &Uri) -> Result<Response<Incoming>, Trouble> {
-        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-        let port = uri.port_u16().unwrap_or(if self.tls.is_some() { 443 } else { 80 });
-        let stream = TcpStream::connect((host, port))
-            .await
-            .map_err(|error| Trouble::Away(format!("cannot connect: {error}")))?;
-        match &self.tls {
-            None => exchange(stream, uri).await,
-            Some(connector) => {
-                let name = ServerName::try_from(host.to_owned())
-                    .map_err(|_| Trouble::Bad("its host is no name that a certificate could have".into()))?;
-                let stream =
-                    connector.connect(name, stream).await.map_err(|error| handshake_failed(&error))?;
-                exchange(stream, uri).await
-            }
+        let request = Request::get(uri.clone())
+            .header(header::ACCEPT, "application/jwk-set+json, application/json")
+            .body(Bytes::new())
+            .map_err(|_| Trouble::Bad("this URL cannot be asked for".into()))?;
+        self.outgoing.send(request).await.map_err(Trouble::from)
+    }
+}
+
+impl From<Unanswered> for Trouble {
+    /// A certificate that is not trusted stays so; everything else of a handshake may pass.
+    fn from(why: Unanswered) -> Self {
+        match &why {
+            Unanswered::Tls(error) if error.kind() == io::ErrorKind::InvalidData => Self::Bad(format!(
+                "{why} (trusted are the system's certificates, or those that SSL_CERT_FILE names)"
+            )),
+            Unanswered::Name | Unanswered::Url => Self::Bad(why.to_string()),
+            Unanswered::Connect(_) | Unanswered::Tls(_) | Unanswered::Http(_) => Self::Away(why.to_string()),
         }
     }
-}
-
-/// A certificate that is not trusted stays so; everything else of a handshake may pass.
-fn handshake_failed(error: &io::Error) -> Trouble {
-    match error.kind() {
-        io::ErrorKind::InvalidData => Trouble::Bad(format!(
-            "TLS fails: {error} (trusted are the system's certificates, or those that SSL_CERT_FILE names)"
-        )),
-        _ => Trouble::Away(format!("TLS fails: {error}")),
-    }
-}
-
-/// What the system trusts, so that an issuer within a company is known by the company's own authority.
-fn connector() -> Result<TlsConnector, Trouble> {
-    let mut roots = RootCertStore::empty();
-    let (added, _) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if added == 0 {
-        let cure = "this system has no trusted certificates: install ca-certificates, or name a file of them in \
-                    SSL_CERT_FILE";
-        return Err(Trouble::Bad(cure.into()));
-    }
-    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| Trouble::Bad(format!("TLS cannot be set up: {error}")))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(config)))
-}
-
-async fn exchange<S>(stream: S, uri: &Uri) -> Result<Response<Incoming>, Trouble>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let away = |error: hyper::Error| Trouble::Away(format!("no answer: {error}"));
-    let (mut sender, connection) = handshake(TokioIo::new(stream)).await.map_err(away)?;
-    // Ends with the answer, or when the sender is dropped.
-    tokio::spawn(connection);
-    let target = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-    let request = Request::get(target)
-        .header(header::HOST, uri.authority().map_or("", http::uri::Authority::as_str))
-        .header(header::ACCEPT, "application/jwk-set+json, application/json")
-        .header(header::USER_AGENT, concat!("tidegate/", env!("CARGO_PKG_VERSION")))
-        .body(Empty::<Bytes>::new())
-        .map_err(|_| Trouble::Bad("this URL cannot be asked for".into()))?;
-    sender.send_request(request).await.map_err(away)
 }
 
 async fn body(response: Response<Incoming>) -> Result<Bytes, Trouble> {

@@ -7,11 +7,12 @@ use tokio_rustls::{
     TlsConnector,
     client::TlsStream,
     rustls::{
-        CertificateError, ClientConfig, Error, RootCertStore,
-        crypto::aws_lc_rs,
+        CertificateError, Error, RootCertStore,
         pki_types::{CertificateDer, ServerName, pem::PemObject as _},
     },
 };
+
+use crate::outgoing;
 
 /// The flag for whom to trust.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -27,25 +28,16 @@ impl Trust {
     /// # Errors
     /// Certificates that cannot be read or used, as a sentence with the path.
     pub(super) fn connector(&self) -> Result<TlsConnector, String> {
-        let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| format!("TLS cannot be set up: {error}"))?;
-        let mut config = builder.with_root_certificates(self.roots()?).with_no_client_auth();
+        let mut config = outgoing::trusting(self.roots()?)?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Arc::new(config).into())
     }
 
     fn roots(&self) -> Result<RootCertStore, String> {
-        let mut roots = RootCertStore::empty();
         let Some(path) = &self.ca_file else {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            return match roots.is_empty() {
-                true => {
-                    Err("this system has no certificates to trust: name a file of them with --ca-file".into())
-                }
-                false => Ok(roots),
-            };
+            return outgoing::system_roots().map_err(|trouble| format!("{trouble}, or in --ca-file"));
         };
+        let mut roots = RootCertStore::empty();
         let shown = path.display();
         let text = fs::read(path).map_err(|error| format!("--ca-file: cannot read {shown}: {error}"))?;
         for certificate in CertificateDer::pem_slice_iter(&text) {
