@@ -1,5 +1,5 @@
 //! Everything that can happen to a channel, many thousand times over: nodes with their own tracks, clients
-//! that stop on one node and go on at another, and a model of Redis that is flushed, evicted, killed, moved
+//! that stop on one node and go on at another, nodes that drain, and a model of Redis that is flushed, evicted, killed, moved
 //! and failed over with and without its tail. What each client got is held against what was accepted:
 //! every message once and in order, or within a gap that it was told; and no gap where nothing was lost,
 //! but for those that the rules list.

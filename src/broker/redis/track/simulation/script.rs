@@ -84,6 +84,11 @@ pub(super) enum Act {
     KillNode {
         node: usize,
     },
+    /// A node ends as a rolling restart has it: its clients go on elsewhere at once, or where it was.
+    Drain {
+        node: usize,
+        to: usize,
+    },
     Down,
     Up,
     Delete,
@@ -181,7 +186,7 @@ fn ask(rng: &mut Rng) -> Ask {
     }
 }
 
-const FAULTS: usize = 21;
+const FAULTS: usize = 22;
 
 fn fault(which: usize, rng: &mut Rng) -> Act {
     let node = rng.usize(..6);
@@ -204,6 +209,7 @@ fn fault(which: usize, rng: &mut Rng) -> Act {
         17 => Act::Move,
         18 => Act::NewReplid,
         19 => Act::Wait { ms: *pick(rng, &[12_000, 35_000, 140_000]) },
-        _ => Act::Unlisten { node },
+        20 => Act::Unlisten { node },
+        _ => Act::Drain { node, to: rng.usize(..6) },
     }
 }

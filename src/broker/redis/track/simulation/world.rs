@@ -116,6 +116,10 @@ impl World {
                 let client = client % self.clients.len();
                 return self.attach(client, node % self.nodes.len());
             }
+            Act::Drain { node, to } => {
+                let count = self.nodes.len();
+                return self.drain(node % count, to % count);
+            }
             Act::Leave { client } => {
                 let client = client % self.clients.len();
                 self.leave(client);

@@ -44,6 +44,14 @@ impl World {
         self.nodes[node] = Node::default();
     }
 
+    /// Ends a node whose clients were told to come back: they do, to another one or to its successor.
+    pub(super) fn drain(&mut self, node: usize, to: usize) -> Outcome {
+        let is_there = |client: &usize| self.clients[*client].node() == Some(node);
+        let leaving: Vec<usize> = (0..self.clients.len()).filter(is_there).collect();
+        self.kill_node(node);
+        leaving.into_iter().try_for_each(|client| self.attach(client, to))
+    }
+
     /// Asks for the top.
     pub(super) fn settle(&mut self, node: usize) {
         let node = &mut self.nodes[node];
