@@ -1,6 +1,8 @@
 // A page in Chromium against gateways behind Services: run by tests/cluster/life.py, which gives their addresses and the
 // credentials on standard input. Prints each way by which a message arrived; `guide` is the page of docs/deploying.md.
 
+import { once } from 'node:events';
+import http from 'node:http';
 import { json } from 'node:stream/consumers';
 import { chromium } from 'playwright-core';
 
@@ -43,11 +45,15 @@ try {
     if (arrived[index] === 'hello') console.log(way);
   });
   // Served from this machine, it reaches the gateways by the forwarded port of the guide.
+  const pages = http.createServer((_, answer) => answer.setHeader('Content-Type', 'text/html').end(html)).listen(8080, 'localhost');
+  await once(pages, 'listening');
   const guide = await browser.newPage();
-  await guide.route('http://localhost:8080/page.html', (route) => route.fulfill({ contentType: 'text/html', body: html }));
+  guide.on('console', (message) => console.error(message.text()));
   await guide.goto(`http://localhost:8080/page.html#${token}`);
   await guide.waitForSelector('li:has-text("paid")');
   console.log('guide');
+  pages.closeAllConnections();
+  pages.close();
 } finally {
   await browser.close();
 }

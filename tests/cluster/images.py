@@ -37,13 +37,14 @@ def image(name: str, context: pathlib.Path, entrypoint: str, archive: pathlib.Pa
 
 def redis(context: pathlib.Path, archive: pathlib.Path) -> None:
     """redis-server and the libraries that it names."""
-    program = pathlib.Path(shutil.which("redis-server")).resolve()
+    # The name stays: the program that it leads to is redis-check-rdb, and is what it is called.
+    program = shutil.which("redis-server")
     libraries = re.findall(r"(/\S+) \(0x", must(run("ldd", program)))
-    for path in [str(program), *libraries]:
+    for path in [program, *libraries]:
         there = context / "root" / path.lstrip("/")
         there.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, there)
-    image("localhost/redis:1", context, str(program), archive)
+    image("localhost/redis:1", context, program, archive)
 
 
 def pause(context: pathlib.Path, archive: pathlib.Path) -> None:
