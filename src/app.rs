@@ -6,7 +6,10 @@ mod reload;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::{
+    sync::{Semaphore, mpsc, watch},
+    time::timeout,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::{descriptors::Descriptors, reload::Reload};
@@ -16,7 +19,7 @@ use crate::{
     broker::{Broker, BrokerEvent, memory::Memory, redis::Redis},
     clock::Clock,
     config::{AllowedOrigins, BrokerUrl, Config, Listen, Live, TrustedProxies},
-    drain::{self, Pace, Readiness},
+    drain::{self, HASTE, Pace, Readiness},
     gateway::{Gateway, counts, pump},
     http,
     metrics::{BrokerKind, ListenerName, Metrics},
@@ -212,15 +215,21 @@ async fn end(
     mut counts: tokio::task::JoinHandle<()>,
     ended: CancellationToken,
 ) {
-    let pace = asked.wait_for(Option::is_some).await.ok().and_then(|pace| *pace);
-    drain::run(&gateway, &readiness, pace.unwrap_or(Pace::Hasty)).await;
-    stop.cancel();
-    tasks.close();
-    let _ = tokio::time::timeout(LAST_ANSWERS, tasks.wait()).await;
-    if tokio::time::timeout(LAST_ANSWERS, &mut counts).await.is_err() {
-        counts.abort();
+    let pace = asked.wait_for(Option::is_some).await.ok().and_then(|pace| *pace).unwrap_or(Pace::Hasty);
+    let orderly = async {
+        drain::run(&gateway, &readiness, pace).await;
+        stop.cancel();
+        tasks.close();
+        let _ = timeout(LAST_ANSWERS, tasks.wait()).await;
+        let _ = timeout(LAST_ANSWERS, &mut counts).await;
+        gateway.tracer().finish().await;
+    };
+    match pace {
+        Pace::Configured => orderly.await,
+        Pace::Hasty => _ = timeout(HASTE, orderly).await,
     }
-    gateway.tracer().finish().await;
+    stop.cancel();
+    counts.abort();
     ended.cancel();
 }
 

@@ -18,8 +18,8 @@ const SENDING_AWAY: f64 = 0.9;
 /// How often it is looked whether the last client is gone.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// A person at a terminal does not wait longer.
-const HASTE: Duration = Duration::from_secs(1);
+/// A person at a terminal does not wait longer: half of it for the clients, the rest for what they leave behind.
+pub const HASTE: Duration = Duration::from_secs(1);
 
 /// Whether the process takes work. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -68,7 +68,7 @@ pub async fn run(gateway: &Gateway, readiness: &Readiness, pace: Pace) {
             tracing::info!(notice = ?config.notice, "not ready; still serving");
             sleep(config.notice).await;
         }
-        Pace::Hasty => period = period.min(HASTE),
+        Pace::Hasty => period = period.min(HASTE / 2),
     }
     readiness.set(DrainState::Leaving, gateway);
     let end = Instant::now() + period;

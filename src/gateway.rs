@@ -23,7 +23,7 @@ use crate::{
     publication::{Draft, Receipt},
     telemetry::Tracer,
     transport_name::Transport,
-    wire::{Encoding, Framing, Object, Prepared},
+    wire::{self, Encoding, Framing, Object, Prepared},
 };
 
 /// What a replay reads at once: small enough that a slow reader holds little, large enough to be one write.
@@ -282,14 +282,25 @@ impl Gateway {
         let page = Page { messages: limit, bytes: ANSWER_BYTES };
         let history = &self.namespace(channel).history;
         let replay = self.0.broker.kept(channel, history, &since, page).await?;
-        let last = replay.messages.last().map_or(replay.start.after, |m| m.position());
-        let gap = replay.start.gap;
-        Ok(HistoryPage {
-            messages: replay.messages.into_iter().map(written).collect(),
-            gaps: gap.map(|gap| Object::Gap { channel, gap }.to_json()).into_iter().collect(),
-            cursor: last.to_string(),
-            more: replay.more,
-        })
+        let gap = replay.start.gap.map(|gap| Object::Gap { channel, gap }.to_json());
+        let mut room = wire::room(ANSWER_BYTES, 1).saturating_sub(gap.as_ref().map_or(0, Bytes::len));
+        let (mut messages, mut last, mut more) = (Vec::new(), replay.start.after, replay.more);
+        for publication in replay.messages {
+            let position = publication.position();
+            let message = written(publication);
+            // Written down they are longer than what the page counts.
+            room = match room.checked_sub(message.len() + 1) {
+                Some(rest) => rest,
+                None if messages.is_empty() => 0,
+                None => {
+                    more = true;
+                    break;
+                }
+            };
+            messages.push(message);
+            last = position;
+        }
+        Ok(HistoryPage { messages, gaps: gap.into_iter().collect(), cursor: last.to_string(), more })
     }
 
     /// What is known of a channel.

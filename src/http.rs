@@ -78,7 +78,7 @@ pub fn public(state: State) -> Edge {
         .route("/client.js", read(get(client::script)))
         .route("/client.d.ts", read(get(client::types)));
     let rules = Rules::public(&state.config, Arc::clone(&state.allowed_origins));
-    Edge::new(routes, &["/live", "/ready"], Busiest::Subscribe, rules, state)
+    Edge::new(routes, Busiest::Subscribe, rules, state)
 }
 
 /// What is served where backends and operators connect.
@@ -96,7 +96,7 @@ pub fn internal(state: State) -> Edge {
         .route("/", read(get(ops::console)))
         .route("/metrics", read(get(ops::metrics)));
     let rules = Rules::internal(&state.config);
-    Edge::new(routes, &["/live", "/ready", "/metrics"], Busiest::Publish, rules, state)
+    Edge::new(routes, Busiest::Publish, rules, state)
 }
 
 /// What both listeners serve.

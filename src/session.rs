@@ -2,9 +2,14 @@
 //! third), catches up from the history at the pace of its reader, hears live messages, and ends with a
 //! [`Disconnect`]. Knows no sockets and no HTTP.
 
-use std::{sync::Arc, task::Poll, time::Instant};
+use std::{
+    sync::Arc,
+    task::Poll,
+    time::{Duration, Instant},
+};
 
 use futures_util::future::join_all;
+use tokio::time::sleep;
 
 use crate::{
     admission::Permit,
@@ -22,6 +27,9 @@ use crate::{
     publication::Publication,
     wire::{Encoding, Object, Prepared, Reference},
 };
+
+/// Between two attempts to read on where the broker is away.
+const AGAIN: Duration = Duration::from_millis(250);
 
 /// One connection. Dropping it takes it out of everything it entered.
 #[derive(Debug)]
@@ -305,7 +313,13 @@ impl CatchUp {
             }
             // A reader that takes all at once must not keep everybody else waiting.
             tokio::task::yield_now().await;
-            self.read_again().await.map_err(|_| Disconnect::Overloaded)?;
+            while self.read_again().await.is_err() {
+                // A link that is away is a pause, in a replay as well.
+                sleep(AGAIN).await;
+                if self.outbox.ending().is_some() {
+                    return Ok(());
+                }
+            }
         }
     }
 

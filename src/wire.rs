@@ -19,7 +19,7 @@ use bytes::Bytes;
 
 pub use self::{
     command::{Command, Reference, Refusal},
-    document::document,
+    document::{document, room},
     object::{Object, UnsubscribedCode},
 };
 use crate::publication::Publication;

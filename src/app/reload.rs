@@ -64,7 +64,7 @@ impl Reload {
             ("public.tls_", old.public.tls.is_some() != now.public.tls.is_some()),
             ("internal.tls_", old.internal.tls.is_some() != now.internal.tls.is_some()),
             ("internal.client_ca_", old.internal.tls.is_some() != now.internal.tls.is_some()),
-            ("auth.", old.auth.is_configured() != now.auth.is_configured()),
+            ("auth.", !old.auth.is_configured()),
             ("auth.jwt.", kind(&old.auth) != kind(&now.auth)),
         ];
         let at_once = |change: &Change| {
@@ -74,6 +74,11 @@ impl Reload {
         for Change { key, place } in self.started.changes(&new).iter().filter(|change| !at_once(change)) {
             tracing::warn!(
                 "{place}: {key} is not what it was at the start: the new value counts after a restart"
+            );
+        }
+        if old.auth.is_configured() && !now.auth.is_configured() {
+            tracing::warn!(
+                "no credentials are configured any more: until a restart opens it, everything is denied"
             );
         }
         let changes = self.last.changes(&new);

@@ -90,7 +90,8 @@ fn output(command: ConfigCommand, before: ConfigFlags) -> anyhow::Result<String>
 fn check(flags: ConfigFlags) -> anyhow::Result<String> {
     let loaded = flags.load()?;
     if let Some(jwt) = &loaded.config.auth.jwt {
-        jwt::check(jwt)?;
+        jwt::check(jwt)
+            .map_err(|error| anyhow::anyhow!("{}: {error}", loaded.places.nearest("auth.jwt.key_file")))?;
     }
     for warning in loaded.config.warnings() {
         eprintln!("warning: {warning}");

@@ -58,6 +58,7 @@ async fn serve(config: Config, mut reload: Reload) -> anyhow::Result<ExitCode> {
         tracing::warn!("{warning}");
     }
     let broker = config.broker.url.to_string();
+    let is_open = !config.auth.is_configured();
     let schemes = [config.public.tls.is_some(), config.internal.tls.is_some()].map(scheme);
     let mut running = app::start(config).await?;
     let (public, internal) = running.addresses();
@@ -68,7 +69,9 @@ async fn serve(config: Config, mut reload: Reload) -> anyhow::Result<ExitCode> {
         broker,
         "serving"
     );
-    greet(schemes, public, internal);
+    if is_open {
+        greet(schemes, public, internal);
+    }
     let pace = loop {
         tokio::select! {
             _ = terminate.recv() => break Pace::Configured,

@@ -40,7 +40,7 @@ impl Places {
     }
 
     /// The place of the key, or else of what encloses it.
-    pub(super) fn nearest<'a>(&'a self, key: &'a str) -> &'a Place {
+    pub fn nearest<'a>(&'a self, key: &'a str) -> &'a Place {
         let outer = |key: &&'a str| key.rfind(['.', '[']).and_then(|end| key.get(..end));
         let mut enclosing = std::iter::successors(Some(key), outer);
         enclosing.find_map(|key| self.0.get(key)).unwrap_or(&Place::Default)

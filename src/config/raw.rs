@@ -121,6 +121,7 @@ table! {
         #[schemars(extend("pattern" = r"^[A-Za-z0-9_.:~@/-]{1,64}$"))]
         prefix: String = "tidegate".into(),
         /// Over how many hash tags the channels are spread, 1 to 4096; fixed for the life of a deployment.
+        #[schemars(extend("minimum" = 1, "maximum" = 4096))]
         partitions: Count = Count(256),
         /// How long an answer may take.
         command_timeout: Time = Time::secs(2),

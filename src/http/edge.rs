@@ -26,6 +26,9 @@ use super::{
 };
 use crate::fault::{Code, Fault};
 
+/// Paths for schedulers, load balancers and Prometheus, who come by whatever name.
+const PROBES: [&str; 3] = ["/live", "/ready", "/metrics"];
+
 /// Answers the requests of a listener. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Edge(Arc<Inner>);
@@ -34,8 +37,6 @@ pub struct Edge(Arc<Inner>);
 struct Inner {
     state: State,
     rules: Rules,
-    /// Paths for schedulers and load balancers, who come by whatever name.
-    probes: &'static [&'static str],
     busiest: Busiest,
     router: Router,
 }
@@ -64,17 +65,11 @@ impl Busiest {
 }
 
 impl Edge {
-    /// The edge of a listener whose pages and hosts are those of `rules`, but for its `probes`.
+    /// The edge of a listener whose pages and hosts are those of `rules`, but for the probes.
     #[must_use]
-    pub fn new(
-        routes: Router<State>,
-        probes: &'static [&'static str],
-        busiest: Busiest,
-        rules: Rules,
-        state: State,
-    ) -> Self {
+    pub fn new(routes: Router<State>, busiest: Busiest, rules: Rules, state: State) -> Self {
         let router = routes.with_state(state.clone());
-        Self(Arc::new(Inner { state, rules, probes, busiest, router }))
+        Self(Arc::new(Inner { state, rules, busiest, router }))
     }
 
     /// Answers a request. In order: panics, the size of the head, host and origin, the handler.
@@ -95,9 +90,9 @@ impl Edge {
     }
 
     fn admit(&self, request: &Request) -> Result<Option<Page>, Fault> {
-        let Inner { state, rules, probes, .. } = &*self.0;
+        let Inner { state, rules, .. } = &*self.0;
         head::check_size(request, state.config.limits.headers)?;
-        if probes.contains(&request.uri().path()) { Ok(None) } else { rules.admit(request) }
+        if PROBES.contains(&request.uri().path()) { Ok(None) } else { rules.admit(request) }
     }
 
     async fn handle(&self, request: Request) -> Response {

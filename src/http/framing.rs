@@ -30,6 +30,8 @@ pub struct HeadWatch {
     /// The lines that are complete, the request line among them.
     lines: usize,
     has_ended: bool,
+    /// Bytes came behind its end.
+    has_more: bool,
     length: bool,
     encoding: bool,
     /// What comes may be the rest of a body that nobody read: nothing is made of its size.
@@ -94,6 +96,13 @@ impl HeadWatch {
                 self.end_line();
             }
         }
+        self.has_more |= self.has_ended && bytes.iter().any(|byte| !b"\r\n".contains(byte));
+    }
+
+    /// Whether the next head has begun, as far as that can be told: where this one has no body.
+    #[must_use]
+    pub fn is_followed(&self) -> bool {
+        self.has_more && !self.length && !self.encoding
     }
 
     /// Whether both were said so far.
@@ -160,6 +169,22 @@ mod tests {
                 let mut watch = HeadWatch::default();
                 head.as_bytes().chunks(size).for_each(|piece| watch.feed(piece));
                 assert_eq!(watch.is_ambiguous(), expected, "{head} in pieces of {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_next_head_is_seen_where_it_has_begun() {
+        for (bytes, expected) in [
+            ("GET / HTTP/1.1\r\n\r\n", false),
+            ("GET / HTTP/1.1\r\n\r\n\r\n", false),
+            ("GET / HTTP/1.1\r\n\r\nG", true),
+            ("POST / HTTP/1.1\r\nContent-Length: 1\r\n\r\nG", false),
+        ] {
+            for size in 1..=bytes.len() {
+                let mut watch = HeadWatch::default();
+                bytes.as_bytes().chunks(size).for_each(|piece| watch.feed(piece));
+                assert_eq!(watch.is_followed(), expected, "{bytes} in pieces of {size}");
             }
         }
     }

@@ -263,10 +263,7 @@ impl Outbox {
                 let meaning = Meaning::Gap(Break { slot, from, answers });
                 self.write_or_queue(&mut state, bytes, meaning, metrics);
             }
-            None => {
-                state.advance(slot, from);
-                state.end(Disconnect::Gap);
-            }
+            None => state.end(Disconnect::Gap),
         }
     }
 

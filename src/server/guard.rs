@@ -105,6 +105,13 @@ impl Guard {
         Busy(Arc::clone(self))
     }
 
+    /// What comes now begins with a whole request that stands in for one that was read before.
+    pub(super) fn begin_again(&self) {
+        let mut state = self.state.lock();
+        state.head = HeadWatch::default();
+        state.between = false;
+    }
+
     /// Whether the kernel has all that hyper wrote since the last request came: the head of its answer, when
     /// the body yields nothing.
     pub(super) fn is_flushed(&self) -> bool {
@@ -154,8 +161,14 @@ impl Drop for Busy {
         let mut state = self.0.state.lock();
         state.busy -= 1;
         if state.busy == 0 {
-            state.deadline = Some(Instant::now() + IDLE);
-            state.between = true;
+            // What was sent ahead of the answer may be a part of a head.
+            let has_begun = state.head.is_followed();
+            let time = if has_begun { self.0.header_timeout } else { IDLE };
+            state.deadline = Some(Instant::now() + time);
+            state.between = !has_begun;
+            if has_begun {
+                state.head = HeadWatch::unseen();
+            }
         }
     }
 }

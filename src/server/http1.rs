@@ -96,6 +96,7 @@ impl Server {
                 return;
             };
             ahead.splice(..0, held.stand_in.iter().copied());
+            guard.begin_again();
             let io = Watched::new(socket, ahead, Arc::clone(&guard));
             let answer = Response::from_parts(held.head, Body::from(document));
             turn = (io, Some(answer));

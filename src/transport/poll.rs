@@ -139,7 +139,8 @@ impl Waiting {
 
     fn document(&self) -> Bytes {
         let outbox = self.session.outbox();
-        let (messages, gaps) = outbox.take_messages(self.limit, ANSWER_BYTES, self.session.metrics());
+        let room = wire::room(ANSWER_BYTES, self.session.subscriptions().len());
+        let (messages, gaps) = outbox.take_messages(self.limit, room, self.session.metrics());
         wire::document(&messages, &gaps, &outbox.cursor(), None)
     }
 }
@@ -180,11 +181,12 @@ fn from_history(session: &Session, channels: &mut [CatchUp], limit: usize) -> By
         }
         queues.push(channel.take_messages().into_iter());
     }
+    let room = wire::room(ANSWER_BYTES, channels.len());
     let mut messages: Vec<Bytes> = Vec::new();
-    let mut size = 0;
+    let mut size = gaps.iter().map(|gap: &Bytes| gap.len() + 1).sum::<usize>();
     let mut open: Vec<usize> = (0..channels.len()).collect();
     open.rotate_left(fastrand::usize(..channels.len()));
-    while !open.is_empty() && messages.len() < limit && size < ANSWER_BYTES {
+    while !open.is_empty() && messages.len() < limit && size < room {
         open.retain(|&index| {
             if messages.len() == limit {
                 return false;
@@ -194,11 +196,11 @@ fn from_history(session: &Session, channels: &mut [CatchUp], limit: usize) -> By
             };
             let position = publication.position();
             let bytes = Prepared::new(publication).bytes(Encoding::Object, Framing::Plain);
-            if !messages.is_empty() && size + bytes.len() > ANSWER_BYTES {
+            if !messages.is_empty() && size + bytes.len() >= room {
                 // The next poll begins with it.
                 return false;
             }
-            size += bytes.len();
+            size += bytes.len() + 1;
             outbox.set_position(channels[index].slot(), position);
             metrics.delivered(outbox.style().transport, 1, bytes.len(), None);
             messages.push(bytes);

@@ -337,8 +337,12 @@ fn raw_publish(session: &Session, payload: Payload) -> Result<Option<Work>, Disc
     Ok(Some(Box::pin(async move {
         match counted_publish(&gateway, &channel, draft).await {
             Ok(_) => Ok(Done::Nothing),
-            Err(fault) if fault.code == Code::MessageTooLarge => Err(Disconnect::TooBig),
-            Err(_) => Err(Disconnect::Overloaded),
+            Err(fault) => Err(match fault.code {
+                Code::MessageTooLarge => Disconnect::TooBig,
+                // Others feed this channel.
+                Code::Forbidden => Disconnect::Forbidden,
+                _ => Disconnect::Overloaded,
+            }),
         }
     })))
 }

@@ -4,7 +4,11 @@ mod reader;
 #[cfg(test)]
 mod tests;
 
-use base64::{Engine, prelude::BASE64_STANDARD};
+use base64::{
+    Engine,
+    alphabet::STANDARD,
+    engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig},
+};
 use bytes::Bytes;
 use tungstenite::{
     handshake::derive_accept_key,
@@ -23,10 +27,14 @@ const MAX_CONTROL: usize = 125;
 
 const TEXT: OpCode = OpCode::Data(Data::Text);
 
+/// The key that RFC 6455 itself shows in its section 4.1 has bits behind its last byte.
+const LENIENT: GeneralPurpose =
+    GeneralPurpose::new(&STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
+
 /// The `Sec-WebSocket-Accept` for a `Sec-WebSocket-Key`; `None` where the key is not 16 bytes in base64.
 #[must_use]
 pub fn accept_key(key: &str) -> Option<String> {
-    let nonce = BASE64_STANDARD.decode(key).ok()?;
+    let nonce = LENIENT.decode(key).ok()?;
     (nonce.len() == 16).then(|| derive_accept_key(key.as_bytes()))
 }
 

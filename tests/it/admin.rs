@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::support::client::Document;
 use crate::support::objects::{Fields, split_position};
-use crate::support::{Client, End, TestGateway, Transport, within};
+use crate::support::{Client, Conn, End, TestGateway, Transport, within};
 
 /// One page of a channel's history.
 async fn page(gateway: &TestGateway, query: &str) -> Document {
@@ -117,6 +117,42 @@ async fn history_keeps_to_a_mebibyte_a_page() {
         }
     }
     assert_eq!(count, 20);
+    gateway.finish(()).await;
+}
+
+#[tokio::test]
+async fn documents_keep_to_a_mebibyte_as_they_are_written() {
+    let limits = "history_bytes = '8MiB'\nhistory_messages = 2000";
+    let gateway = TestGateway::start().namespace("default", limits).run().await;
+    let text = [("Content-Type", "text/plain")];
+    // JSON writes six bytes for each of the one; the other is large by its envelopes and commas alone.
+    for (channel, count, body) in [("long", 4, "\u{1}".repeat(200_000)), ("many", 1000, "x".repeat(1040))] {
+        for _ in 0..count {
+            gateway.post(channel, &text, &body).await.expect(202);
+        }
+        for (address, path) in [
+            (gateway.internal, format!("/v1/channels/{channel}/messages?limit=1000")),
+            (gateway.public, format!("/v1/subscribe?channel={channel}&limit=1000&wait=0")),
+        ] {
+            let (mut since, mut read) = ("earliest".to_owned(), 0);
+            while read < count {
+                let answer = Conn::open(address).await.get(&format!("{path}&since={since}"), &[]).await;
+                let document = Document::of(&answer);
+                let (bytes, messages) = (answer.text().len(), document.messages.len());
+                assert!(
+                    messages == 1 || bytes <= 1024 * 1024,
+                    "{path}: {messages} messages in {bytes} bytes"
+                );
+                assert!(
+                    messages == 1 || read + messages == count || bytes > 1000 * 1024,
+                    "{path}: {bytes} bytes"
+                );
+                read += messages;
+                assert!(document.more.is_none_or(|more| more == (read < count)), "{path}");
+                since = document.cursor;
+            }
+        }
+    }
     gateway.finish(()).await;
 }
 

@@ -215,6 +215,21 @@ async fn a_later_heads_time_counts_from_its_first_byte() {
 }
 
 #[tokio::test]
+async fn a_head_that_begins_behind_another_request_has_its_time_too() {
+    let gateway = TestGateway::start().with("limits.header_timeout = '1s'").run().await;
+    for target in ["/live", "/v1/subscribe?channel=a&wait=1"] {
+        let mut conn = Conn::open(gateway.public).await;
+        let whole = conn.encode("GET", target, &[], None);
+        conn.send([&whole[..], b"GET /li"].concat()).await;
+        conn.answer("GET").await.expect(200);
+        let begun = Instant::now();
+        assert!(conn.closed_within(Duration::from_secs(5)).await, "{target}: still open");
+        assert!(begun.elapsed() < Duration::from_secs(4), "{target}: {:?}", begun.elapsed());
+    }
+    gateway.finish(()).await;
+}
+
+#[tokio::test]
 async fn a_head_that_trickles_gets_no_more_time() {
     let gateway = TestGateway::start().with("limits.header_timeout = '1s'").run().await;
     let mut conn = Conn::open(gateway.public).await;

@@ -125,5 +125,5 @@ imagePullSecrets: {{- toYaml . | nindent 2 }}
 {{/* Not empty where anyone must show a credential. */}}
 {{- define "tidegate.credentials" -}}
 {{- $auth := .Values.auth -}}
-{{- if or $auth.keys.existingSecret $auth.keys.entries $auth.jwt.existingSecret (dig "auth" "jwt" "jwks_url" "" .Values.config) }}true{{ end -}}
+{{- if or $auth.keys.existingSecret $auth.keys.entries $auth.jwt.existingSecret (dig "auth" "jwt" "jwks_url" "" .Values.config) (dig "auth" "jwt" "key_file" "" .Values.config) (dig "auth" "keys_file" "" .Values.config) }}true{{ end -}}
 {{- end }}

@@ -165,7 +165,7 @@ async fn a_panic_costs_its_own_request() {
         )
         .route("/fine", get(async || "fine"));
     let (state, _events) = state("");
-    let edge = Edge::new(routes, &[], Busiest::Publish, Rules::internal(&state.config), state);
+    let edge = Edge::new(routes, Busiest::Publish, Rules::internal(&state.config), state);
     for path in ["/panic", "/later"] {
         let answer = ask(&edge, &format!("GET {path}"), &[], Body::empty()).await;
         assert_eq!(answer.problem(), (500, "internal".into()));

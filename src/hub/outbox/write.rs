@@ -91,7 +91,7 @@ impl Outbox {
         let (mut messages, mut gaps) = (Vec::new(), Vec::new());
         let mut size = 0;
         while let Some(entry) = state.queue.front() {
-            size += entry.bytes.len();
+            size += entry.bytes.len() + 1;
             if messages.len() == limit || (size > most && !messages.is_empty()) {
                 break;
             }

@@ -6,8 +6,9 @@ use crate::redis::table::{prefix, standalone, until_ready};
 use crate::support::gateway::Builder;
 use crate::support::objects::split_position;
 use crate::support::proxy::{Class, FaultProxy};
+use crate::support::raw::{TEXT, frame};
 use crate::support::redis::Server;
-use crate::support::{Client, Event, TestGateway, Transport, eventually};
+use crate::support::{Client, Conn, Event, TestGateway, Transport, eventually};
 
 /// What was counted as damaged so far.
 async fn junk(gateway: &TestGateway) -> f64 {
@@ -234,7 +235,11 @@ async fn a_plain_channel_takes_no_posts_and_forgets_nothing_on_demand() {
     answer.problem(403, "forbidden");
     let answer = gateway.batch(&serde_json::json!({"messages": [{"channel": "news:a", "data": 1}]})).await;
     assert_eq!(answer.expect(207).json()["outcomes"][0]["problem"]["code"], "forbidden");
-    gateway.finish(()).await;
+    let conn = Conn::open(gateway.public).await;
+    let (mut raw, _) = conn.upgrade("/v1/subscribe?channel=news:a&format=raw", &[]).await.expect("upgraded");
+    raw.send(frame(true, TEXT, b"1")).await;
+    assert_eq!(raw.close_frame().await, (4403, "forbidden".to_owned()), "it would come back for ever");
+    gateway.finish(raw).await;
 }
 
 #[tokio::test]
