@@ -44,7 +44,7 @@ def medians(figure, runs, options):
 
 
 def subscribers(options):
-    counts = [100, 300, 1000] if options.quick else [100, 300, 1000, 3000, 10_000, 19_000]
+    counts = [100, 300, 1000] if options.quick else [100, 300, 1000, 3000, 10_000, 18_000]
     kinds = [("floor", "fanout", "websocket"), ("WebSocket", "gateway", "websocket"), ("SSE", "gateway", "sse")]
     if options.nchan:
         kinds.append(("nchan, WebSocket", "nchan", "websocket"))
@@ -104,7 +104,7 @@ def load_curve(options):
 
 
 def memory_curve(options):
-    counts = [500, 1000, 2000] if options.quick else [1000, 2000, 5000, 10_000, 15_000, 19_000]
+    counts = [500, 1000, 2000] if options.quick else [1000, 2000, 5000, 10_000, 15_000, 18_000]
     kinds = [("WebSocket", "gateway", "websocket"), ("SSE", "gateway", "sse"), ("held poll", "gateway", "poll")]
     if options.nchan:
         kinds.append(("nchan, WebSocket", "nchan", "websocket"))
