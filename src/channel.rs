@@ -1,6 +1,12 @@
 //! Channel names: the only way in is [`Channel::from_str`], so a `Channel` is always well formed.
 
-use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState},
+    str::FromStr,
+    sync::{Arc, LazyLock},
+};
 
 /// The longest channel name, in bytes.
 pub const MAX_LEN: usize = 200;
@@ -10,8 +16,27 @@ pub const DEFAULT_NAMESPACE: &str = "default";
 
 /// A channel's name: 1 to 200 bytes of `A-Z a-z 0-9 _ . : ~ @ -`, not of dots alone
 /// (`.` and `..` are eaten by URL normalisation).
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Channel(Arc<str>);
+///
+/// It carries its hash: a request looks its channel up half a dozen times, and hashing what a client has named needs a
+/// hash that nobody can aim at, which is slow.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Channel {
+    name: Arc<str>,
+    hash: u64,
+}
+
+/// A map by channel.
+pub type ChannelMap<V> = HashMap<Channel, V, BuildHasherDefault<OwnHash>>;
+
+/// A set of channels.
+pub type ChannelSet = HashSet<Channel, BuildHasherDefault<OwnHash>>;
+
+/// Takes the hash that a [`Channel`] carries.
+#[derive(Debug, Default)]
+pub struct OwnHash(u64);
+
+/// Keyed at random, as long as the process lives.
+static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 /// Why a text is no channel name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,13 +74,23 @@ impl Channel {
     /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.name
+    }
+
+    /// Which of so many shards it belongs to.
+    #[must_use]
+    pub fn shard(&self, shards: usize) -> usize {
+        // By other bits than a map takes, or each shard's map would be crowded.
+        (self.hash >> 32) as usize % shards
     }
 
     /// What stands before the first colon; [`DEFAULT_NAMESPACE`] where there is none.
     #[must_use]
     pub fn namespace(&self) -> &str {
-        self.0.split_once(':').map_or(DEFAULT_NAMESPACE, |(name, _)| name)
+        match self.name.bytes().position(|byte| byte == b':') {
+            Some(colon) => &self.name[..colon],
+            None => DEFAULT_NAMESPACE,
+        }
     }
 }
 
@@ -80,25 +115,40 @@ impl FromStr for Channel {
         if text.bytes().all(|b| b == b'.') {
             return Err(ChannelError::DotsOnly);
         }
-        Ok(Self(text.into()))
+        Ok(Self { name: text.into(), hash: HASHER.hash_one(text) })
     }
 }
 
-impl Borrow<str> for Channel {
-    fn borrow(&self) -> &str {
-        &self.0
+impl Hash for Channel {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+impl Hasher for OwnHash {
+    fn write(&mut self, bytes: &[u8]) {
+        // Not by a channel.
+        bytes.iter().for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 
 impl fmt::Display for Channel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.name)
     }
 }
 
 impl fmt::Debug for Channel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.name)
     }
 }
 

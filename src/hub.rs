@@ -5,13 +5,9 @@ mod batch;
 mod outbox;
 mod registry;
 
-use std::{
-    collections::HashMap,
-    hash::BuildHasher,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
 };
 
 use parking_lot::Mutex;
@@ -24,7 +20,12 @@ pub use self::{
     registry::{ConnectionId, Crowded, Registry},
 };
 use crate::{
-    channel::Channel, config::Namespace, disconnect::Disconnect, gap::Gap, metrics::Metrics, wire::Prepared,
+    channel::{Channel, ChannelMap},
+    config::Namespace,
+    disconnect::Disconnect,
+    gap::Gap,
+    metrics::Metrics,
+    wire::Prepared,
 };
 
 /// Independent locks for the map of topics.
@@ -36,13 +37,12 @@ const SLICE: usize = 256;
 /// Messages held for a member while its replay runs; beyond them it reads the history once more.
 const HELD: usize = 256;
 
-type Shard = Mutex<HashMap<Channel, Arc<Topic>>>;
+type Shard = Mutex<ChannelMap<Arc<Topic>>>;
 
 /// See the module.
 #[derive(Debug)]
 pub struct Hub {
     shards: Box<[Shard]>,
-    hasher: std::hash::RandomState,
 }
 
 /// A channel with its members on this node.
@@ -88,17 +88,13 @@ pub enum Seam {
 
 impl Default for Hub {
     fn default() -> Self {
-        Self {
-            shards: (0..SHARDS).map(|_| Shard::default()).collect(),
-            hasher: std::hash::RandomState::new(),
-        }
+        Self { shards: (0..SHARDS).map(|_| Shard::default()).collect() }
     }
 }
 
 impl Hub {
     fn shard(&self, channel: &Channel) -> &Shard {
-        let hash = self.hasher.hash_one(channel.as_str());
-        &self.shards[hash as usize % SHARDS]
+        &self.shards[channel.shard(SHARDS)]
     }
 
     /// Seats an outbox in a channel, and says whether it is the first here. Messages are held for it until

@@ -122,6 +122,20 @@ impl Position {
             Self::Empty(_) => 0,
         }
     }
+
+    /// Writes the text. (`write!` costs four times as much, and every answer to a poll has a cursor.)
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn write_to(&self, out: &mut impl fmt::Write) -> fmt::Result {
+        let (epoch, at) = match self {
+            Self::At(epoch, offset) => (epoch.as_str(), offset),
+            Self::Empty(second) => ("0", second),
+        };
+        out.write_str(epoch)?;
+        out.write_char('-')?;
+        out.write_str(itoa::Buffer::new().format(*at))
+    }
 }
 
 impl Since {
@@ -183,10 +197,7 @@ impl fmt::Debug for Epoch {
 
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::At(epoch, offset) => write!(f, "{epoch}-{offset}"),
-            Self::Empty(second) => write!(f, "0-{second}"),
-        }
+        self.write_to(f)
     }
 }
 

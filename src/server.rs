@@ -1,6 +1,7 @@
 //! Accepts connections, keeps their deadlines, has hyper parse their requests, and hands a socket over to
 //! its transport where the library is not needed: for a stream after its head, for a poll while it waits.
 
+mod answer;
 mod guard;
 mod http1;
 mod listener;
@@ -262,11 +263,14 @@ impl Server {
 
     /// Says whether the connection closes, as it is decided at the last moment.
     fn finish(&self, mut response: Response, version: Version, peer: &Peer, busy: Busy) -> Response<Tracked> {
-        let closes = self.readiness.is_leaving() || peer.refused.is_some();
         let keeps_alive = version == Version::HTTP_11;
-        if closes && keeps_alive && response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
+        if self.closes(peer) && keeps_alive && response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response.map(|body| Tracked::new(body, busy))
+    }
+    /// Whether no further request is to come on the connection.
+    fn closes(&self, peer: &Peer) -> bool {
+        self.readiness.is_leaving() || peer.refused.is_some()
     }
 }

@@ -20,11 +20,11 @@ PROFILES = ROOT / "target" / "guard"
 
 # Instructions for one step on x86-64: a tenth above what was counted.
 CEILINGS = {
-    "encode": 14_700,
-    "offer": 45_200,
-    "splice": 22_400,
-    "publish": 18_300,
-    "poll": 35_300,
+    "encode": 13_900,
+    "offer": 45_000,
+    "splice": 20_700,
+    "publish": 17_700,
+    "poll": 29_100,
 }
 
 # The difference of two runs leaves out what is done once.

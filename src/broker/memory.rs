@@ -5,12 +5,7 @@ mod keys;
 mod log;
 mod shard;
 
-use std::{
-    collections::BinaryHeap,
-    fmt,
-    hash::{BuildHasher, RandomState},
-    sync::Arc,
-};
+use std::{collections::BinaryHeap, fmt, sync::Arc};
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::mpsc;
@@ -37,7 +32,6 @@ pub struct Memory(Arc<Inner>);
 
 struct Inner {
     shards: Box<[Mutex<Shard>]>,
-    hasher: RandomState,
     clock: Clock,
     events: mpsc::Sender<BrokerEvent>,
 }
@@ -49,13 +43,12 @@ impl Memory {
     pub fn new(queue: usize, clock: Clock) -> (Self, mpsc::Receiver<BrokerEvent>) {
         let (events, receiver) = mpsc::channel(queue.max(1));
         let shards = (0..SHARDS).map(|_| Mutex::new(Shard::new(clock.clone()))).collect();
-        let inner = Inner { shards, hasher: RandomState::new(), clock, events };
+        let inner = Inner { shards, clock, events };
         (Self(Arc::new(inner)), receiver)
     }
 
     fn shard(&self, channel: &Channel) -> MutexGuard<'_, Shard> {
-        let hash = self.0.hasher.hash_one(channel);
-        self.0.shards[hash as usize % SHARDS].lock()
+        self.0.shards[channel.shard(SHARDS)].lock()
     }
 
     /// See [`Broker::publish`](super::Broker::publish).

@@ -69,7 +69,7 @@ use self::{
 };
 use super::{BrokerError, BrokerEvent, Channels, Info, Page, Replay, Target};
 use crate::{
-    channel::Channel,
+    channel::{Channel, ChannelMap},
     clock::Clock,
     config::{Config, History, Source},
     metrics::{Metrics, RedisCommand},
@@ -111,7 +111,7 @@ struct Inner {
     ahead: AtomicI64,
     topology: RwLock<Arc<Topology>>,
     links: RwLock<HashMap<Server, Arc<CommandLink>>>,
-    listened: Mutex<HashMap<Channel, Arc<Listened>>>,
+    listened: Mutex<ChannelMap<Arc<Listened>>>,
     wishes: mpsc::UnboundedSender<Wish>,
     reads: Coalesce<(Channel, Since, Page), Result<Arc<Replay>, BrokerError>>,
     fills: Coalesce<Channel, ()>,

@@ -1,14 +1,12 @@
 //! The pump: what the broker returned goes to the hub, in order. It takes all that waits, so that the
 //! messages of a channel that came together leave together: one write for each member, not one a message.
 
-use std::collections::HashMap;
-
 use tokio::sync::mpsc;
 
 use super::Gateway;
 use crate::{
     broker::{BrokerEvent, Target},
-    channel::Channel,
+    channel::ChannelMap,
     gap::Gap,
     hub::{Batch, Topic},
     metrics::Source,
@@ -61,8 +59,8 @@ pub async fn run(gateway: Gateway, mut events: mpsc::Receiver<BrokerEvent>) {
 }
 
 /// By channel, each in order; what concerns no channel's messages is done at once.
-fn grouped(pass: &mut Vec<BrokerEvent>, end: impl Fn(Target, u64)) -> HashMap<Channel, Vec<Piece>> {
-    let mut groups: HashMap<Channel, Vec<Piece>> = HashMap::new();
+fn grouped(pass: &mut Vec<BrokerEvent>, end: impl Fn(Target, u64)) -> ChannelMap<Vec<Piece>> {
+    let mut groups = ChannelMap::<Vec<Piece>>::default();
     for event in pass.drain(..) {
         match event {
             BrokerEvent::Published { publication, floor: newest } => {

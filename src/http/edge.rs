@@ -6,7 +6,7 @@
 use std::{
     future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::Poll,
 };
@@ -74,19 +74,18 @@ impl Edge {
 
     /// Answers a request. In order: panics, the size of the head, host and origin, the handler.
     pub async fn answer(&self, request: Request) -> Response {
-        catch_panics(async {
+        let answer = pin!(async {
             let page = match self.admit(&request) {
                 Ok(page) => page,
                 Err(fault) => return fault.into_response(),
             };
-            // Boxed, or everything around it has room for all that any handler may need.
-            let mut response = Box::pin(self.handle(request)).await;
+            let mut response = self.handle(request).await;
             if let Some(page) = page {
                 page.tell(response.headers_mut());
             }
             response
-        })
-        .await
+        });
+        catch_panics(answer).await
     }
 
     fn admit(&self, request: &Request) -> Result<Option<Page>, Fault> {
@@ -95,24 +94,24 @@ impl Edge {
         if PROBES.contains(&request.uri().path()) { Ok(None) } else { rules.admit(request) }
     }
 
+    /// Each way is boxed by itself, or everything around it has room for all that any handler may need.
     async fn handle(&self, request: Request) -> Response {
         let Inner { state, busiest, router, .. } = &*self.0;
         if !busiest.is_asked(&request) {
-            return match router.clone().oneshot(request).await {
+            return match Box::pin(router.clone().oneshot(request)).await {
                 Ok(response) => response,
                 Err(never) => match never {},
             };
         }
         match busiest {
-            Busiest::Subscribe => subscribe::handle(state, request).await.into_response(),
-            Busiest::Publish => publish::message(state, request).await,
+            Busiest::Subscribe => Box::pin(subscribe::handle(state, request)).await.into_response(),
+            Busiest::Publish => Box::pin(publish::message(state, request)).await,
         }
     }
 }
 
 /// A handler that panics costs its own request, not the connection. The panic hook has logged it.
-async fn catch_panics(answer: impl Future<Output = Response>) -> Response {
-    let mut answer = pin!(answer);
+async fn catch_panics(mut answer: Pin<&mut impl Future<Output = Response>>) -> Response {
     poll_fn(|context| {
         // After a panic the future is not polled again, so nobody sees what it left half done.
         catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(context))).unwrap_or_else(|_| {

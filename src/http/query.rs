@@ -33,8 +33,14 @@ impl<'a> Query<'a> {
             return Ok(Self(Vec::new()));
         };
         let mut pairs = Vec::new();
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (raw_name, raw_value) = pair.split_once('=').unwrap_or((pair, ""));
+        let mut rest = query;
+        while !rest.is_empty() {
+            let pair;
+            (pair, rest) = split(rest, b'&');
+            if pair.is_empty() {
+                continue;
+            }
+            let (raw_name, raw_value) = split(pair, b'=');
             let name = decode(raw_name, true).map_err(|bad| broken(raw_name, bad))?;
             if !known.contains(&name.as_ref()) {
                 return Err(unknown(&name, known));
@@ -153,6 +159,15 @@ fn unknown(name: &str, known: &[&str]) -> Fault {
     };
     let detail = format!("the parameter {} is not known; {advice}", shown(name));
     Fault::new(Code::UnknownParameter, detail).parameter(cut(name))
+}
+
+/// What stands before and behind the first `separator`. (`str::split` calls a search for each that is made for longer
+/// texts than these.)
+fn split(text: &str, separator: u8) -> (&str, &str) {
+    match text.bytes().position(|byte| byte == separator) {
+        Some(at) => (&text[..at], &text[at + 1..]),
+        None => (text, ""),
+    }
 }
 
 /// Undoes percent-encoding, and `+` for a space where `form`, as query strings have it.

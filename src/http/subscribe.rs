@@ -141,7 +141,9 @@ async fn poll(
         }
         (poll::Outcome::Waiting(waiting), None) => in_turn(waiting.answer(turns).await),
     };
-    Ok((headers, body).into_response())
+    let mut answer = Response::new(body);
+    *answer.headers_mut() = headers;
+    Ok(answer)
 }
 
 fn in_turn(answer: poll::Answer) -> Body {

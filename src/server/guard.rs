@@ -105,11 +105,11 @@ impl Guard {
         Busy(Arc::clone(self))
     }
 
-    /// What comes now begins with a whole request that stands in for one that was read before.
+    /// What was read behind the last request comes once more.
     pub(super) fn begin_again(&self) {
         let mut state = self.state.lock();
         state.head = HeadWatch::default();
-        state.between = false;
+        state.between = true;
     }
 
     /// Whether the kernel has all that hyper wrote since the last request came: the head of its answer, when
@@ -176,12 +176,17 @@ impl Drop for Busy {
 /// The body of an answer, which knows when it is out.
 pub(super) struct Tracked {
     body: Body,
-    _busy: Busy,
+    busy: Busy,
 }
 
 impl Tracked {
     pub(super) fn new(body: Body, busy: Busy) -> Self {
-        Self { body, _busy: busy }
+        Self { body, busy }
+    }
+
+    /// Without the body: it is answered in another way.
+    pub(super) fn into_busy(self) -> Busy {
+        self.busy
     }
 }
 

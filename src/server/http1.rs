@@ -2,10 +2,9 @@
 //! socket, for good when a stream takes over, and for a while when a poll has to wait: hyper's buffers and the
 //! future of a request are 26 KiB, and a poll spends its life waiting.
 //!
-//! When a poll has its answer, a new hyper connection on the same socket writes it. It is given a short request
-//! that stands for the poll's ([`stand_in`]), behind it what the client has sent meanwhile, and answers the
-//! stand-in with what the poll came to. So there is one writer of heads, and `Date`, keeping alive, HTTP/1.0,
-//! slow readers, deadlines and requests sent ahead are as with any other answer, without a line here.
+//! When a poll has its answer, it is written to the plain socket, and hyper comes back with the next request. That
+//! is not only less work: thousands who wait for one message ask again at once, and their requests are parsed one
+//! after another in memory that is warm, not each in what was left waiting for it.
 
 use std::{
     convert::Infallible,
@@ -15,7 +14,7 @@ use std::{
     task::Poll,
 };
 
-use axum::{body::Body, response::Response};
+use axum::body::Body;
 use http::{Request, Version, header, response};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -24,8 +23,8 @@ use tokio::time::{Sleep, sleep_until};
 use tokio_util::sync::WaitForCancellationFuture;
 
 use super::{
-    HEAD_BUFFER, LINGER, Place, Server,
-    guard::{Guard, Watched},
+    HEAD_BUFFER, LINGER, Place, Server, answer,
+    guard::{Busy, Guard, Watched},
     refusal,
 };
 use crate::{
@@ -52,9 +51,12 @@ enum Next {
 /// A poll that waits, with what its answer will need.
 struct Held {
     waiting: Waiting,
-    /// The answer's head, as the handler and the layers made it.
+    /// The answer's head, as the handler made it, in the client's version of HTTP.
     head: response::Parts,
-    stand_in: &'static [u8],
+    /// The client can take another answer on this connection.
+    keeps_alive: bool,
+    /// Until the answer is out.
+    busy: Busy,
 }
 
 /// What lasts as long as the connection does.
@@ -65,15 +67,29 @@ struct Line<'a, 's> {
     stop: Pin<&'a mut WaitForCancellationFuture<'s>>,
 }
 
+impl Line<'_, '_> {
+    /// Waits until there is something to read of the next request; `false`: there will be none.
+    async fn next_request(&mut self, socket: &Socket) -> bool {
+        let Self { guard, timer, stop, .. } = self;
+        tokio::select! {
+            _ = poll_fn(|cx| socket.poll_read_ready(cx)) => true,
+            () = stop => {
+                close(socket).await;
+                false
+            }
+            () = poll_fn(|cx| guard.poll_deadline(cx, timer.as_mut())) => false,
+        }
+    }
+}
+
 impl Server {
-    pub(super) async fn serve_http1(self, io: Watched, peer: Peer, guard: Arc<Guard>, place: Place) {
+    pub(super) async fn serve_http1(self, mut io: Watched, peer: Peer, guard: Arc<Guard>, place: Place) {
         let timer = pin!(sleep_until(guard.first_deadline()));
         let stop = pin!(self.stop.cancelled());
         let mut line = Line { peer: &peer, guard: &guard, timer, stop };
-        let mut turn = (io, None);
         loop {
-            // Boxed, so that a poll that waits has no room for it.
-            let (next, socket, mut ahead) = Box::pin(self.serve_requests(turn, &mut line)).await;
+            // Boxed, as what is seldom is, so that a poll that waits has no room for it.
+            let (next, socket, mut ahead) = Box::pin(self.serve_requests(io, &mut line)).await;
             let held = match next {
                 Next::Poll(held) => held,
                 Next::Stream(mut stream) => {
@@ -84,56 +100,61 @@ impl Server {
                 }
                 Next::Close => {
                     if let Some(oversize) = guard.oversize() {
-                        refusal::tell(&socket, oversize, self.header_timeout).await;
+                        Box::pin(refusal::tell(&socket, oversize, self.header_timeout)).await;
                     }
                     // What the client still sends must not reset our last bytes.
                     return socket.linger(LINGER).await;
                 }
                 Next::TimedOut => return,
             };
-            let answered = held.waiting.answer_on(&socket, &mut ahead, line.timer.as_mut());
-            let Some(document) = answered.await else {
+            let Some(document) = held.waiting.answer_on(&socket, &mut ahead, line.timer.as_mut()).await
+            else {
                 return;
             };
-            ahead.splice(..0, held.stand_in.iter().copied());
+            let Held { waiting, head, keeps_alive, busy } = *held;
+            drop(waiting);
+            let keeps_alive = keeps_alive && !self.closes(&peer);
+            let head = answer::written(&head, keeps_alive, document.len());
+            if answer::send(&socket, &head, &document).await.is_err() {
+                return;
+            }
+            drop(busy);
+            if !keeps_alive {
+                return close(&socket).await;
+            }
             guard.begin_again();
-            let io = Watched::new(socket, ahead, Arc::clone(&guard));
-            let answer = Response::from_parts(held.head, Body::from(document));
-            turn = (io, Some(answer));
+            if ahead.is_empty() && !line.next_request(&socket).await {
+                return;
+            }
+            io = Watched::new(socket, ahead, Arc::clone(&guard));
         }
     }
 
-    /// Has hyper serve requests, the first one with `answer` if there is one, until the connection ends or is
-    /// taken over; then what was read of the next request comes back with the socket.
-    async fn serve_requests(
-        &self,
-        (io, answer): (Watched, Option<Response>),
-        line: &mut Line<'_, '_>,
-    ) -> (Next, Socket, Vec<u8>) {
+    /// Has hyper serve requests until the connection ends or is taken over; then what was read of the next request
+    /// comes back with the socket.
+    async fn serve_requests(&self, io: Watched, line: &mut Line<'_, '_>) -> (Next, Socket, Vec<u8>) {
         let Line { peer, guard, timer, stop } = line;
         let (peer, guard): (&Peer, &Arc<Guard>) = (peer, guard);
         let handover = Handover::default();
         let peer = Peer { handover: Some(handover.clone()), ..peer.clone() };
-        let (answer, next) = (Mutex::new(answer), Mutex::new(None));
+        let next = Mutex::new(None);
         let service = service_fn(|request: Request<Incoming>| {
-            let answer = answer.lock().take();
             let (peer, handover, next) = (&peer, &handover, &next);
             Box::pin(async move {
-                if let Some(answer) = answer {
-                    return Ok::<_, Infallible>(self.finish(answer, request.version(), peer, guard.busy()));
-                }
-                let stand_in = stand_in(&request);
+                let (version, keeps_alive) = (request.version(), keeps_alive(&request));
                 let answer = self.answer(request.map(Body::new), peer, guard).await?;
                 match handover.take() {
-                    None => Ok(answer),
+                    None => Ok::<_, Infallible>(answer),
                     Some(Takeover::Stream(stream)) => {
                         *next.lock() = Some(Next::Stream(stream));
                         Ok(answer)
                     }
                     Some(Takeover::Poll(waiting)) => {
-                        // The connection is busy until hyper drops this future, when it lets go.
-                        let (head, _busy) = answer.into_parts();
-                        *next.lock() = Some(Next::Poll(Box::new(Held { waiting, head, stand_in })));
+                        let (mut head, body) = answer.into_parts();
+                        head.version = version;
+                        let busy = body.into_busy();
+                        let held = Held { waiting, head, keeps_alive, busy };
+                        *next.lock() = Some(Next::Poll(Box::new(held)));
                         pending().await
                     }
                 }
@@ -167,15 +188,20 @@ impl Server {
     }
 }
 
-/// A request that hyper answers as it answers this one, as far as the head and what follows on it go.
-fn stand_in(request: &Request<Incoming>) -> &'static [u8] {
+/// Whether the client can take another answer on the connection (RFC 9112, section 9.3).
+fn keeps_alive(request: &Request<Incoming>) -> bool {
     let says = |word: &str| {
         headers::list(request.headers(), header::CONNECTION).any(|said| said.eq_ignore_ascii_case(word))
     };
     match request.version() {
-        Version::HTTP_10 if says("keep-alive") => b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
-        Version::HTTP_10 => b"GET / HTTP/1.0\r\n\r\n",
-        _ if says("close") => b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n",
-        _ => b"GET / HTTP/1.1\r\n\r\n",
+        Version::HTTP_10 => says("keep-alive"),
+        _ => !says("close"),
+    }
+}
+
+/// Ends our direction. What the client still sends must not reset our last bytes.
+async fn close(socket: &Socket) {
+    if socket.half_close().is_ok() {
+        socket.linger(LINGER).await;
     }
 }

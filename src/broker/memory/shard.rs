@@ -1,15 +1,11 @@
 //! The channels, listeners and idempotency keys that share a lock.
 
-use std::{
-    cmp::Reverse,
-    collections::{BinaryHeap, HashMap, HashSet},
-    sync::Arc,
-};
+use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc};
 
 use super::{keys::Keys, log::Log};
 use crate::{
     broker::{BrokerError, BrokerEvent, Info, Page, Replay, idempotency::Digest},
-    channel::Channel,
+    channel::{Channel, ChannelMap, ChannelSet},
     clock::Clock,
     config::History,
     position::{Position, Since},
@@ -21,8 +17,8 @@ use crate::{
 /// time never goes back.
 pub(super) struct Shard {
     clock: Clock,
-    logs: HashMap<Channel, Log>,
-    listened: HashSet<Channel>,
+    logs: ChannelMap<Log>,
+    listened: ChannelSet,
     keys: Keys,
     /// When to look at which channel for something to drop: one entry for each log.
     looks: BinaryHeap<Reverse<(u64, Channel)>>,
@@ -37,8 +33,8 @@ impl Shard {
         Self {
             vouch_from: clock.now() / 1000 + 1,
             clock,
-            logs: HashMap::new(),
-            listened: HashSet::new(),
+            logs: ChannelMap::default(),
+            listened: ChannelSet::default(),
             keys: Keys::default(),
             looks: BinaryHeap::new(),
         }

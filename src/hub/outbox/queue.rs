@@ -124,11 +124,13 @@ impl State {
     }
 
     pub(super) fn cursor(&self) -> String {
-        let mut cursor = String::new();
+        let mut cursor = String::with_capacity(self.slots.len() * 32);
         for seat in self.slots.iter().flatten() {
-            use std::fmt::Write as _;
-            let comma = if cursor.is_empty() { "" } else { "," };
-            let _ = write!(cursor, "{comma}{}", seat.position);
+            if !cursor.is_empty() {
+                cursor.push(',');
+            }
+            // Into memory: nothing that could fail.
+            let _ = seat.position.write_to(&mut cursor);
         }
         cursor
     }
