@@ -4,7 +4,13 @@
 pub mod counts;
 pub mod pump;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
 
 use bytes::Bytes;
 
@@ -48,6 +54,24 @@ struct Inner {
     registry: Registry,
     metrics: Arc<Metrics>,
     tracer: Tracer,
+    /// Messages of this node's publishers that the broker has and has not answered.
+    publishing: AtomicUsize,
+}
+
+/// Counts a publish for as long as it lives: nobody may wait for it to the end.
+struct Publishing<'a>(&'a AtomicUsize);
+
+impl<'a> Publishing<'a> {
+    fn begin(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Publishing<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 /// Messages of a channel's history, written down.
@@ -133,7 +157,8 @@ impl Gateway {
         tracer: Tracer,
     ) -> Self {
         let (hub, registry) = (Hub::default(), Registry::default());
-        Self(Arc::new(Inner { config, auth, broker, hub, registry, metrics, tracer }))
+        let publishing = AtomicUsize::new(0);
+        Self(Arc::new(Inner { config, auth, broker, hub, registry, metrics, tracer, publishing }))
     }
 
     /// What is configured.
@@ -158,6 +183,12 @@ impl Gateway {
     #[must_use]
     pub fn tracer(&self) -> &Tracer {
         &self.0.tracer
+    }
+
+    /// Whether messages of this node's publishers are on their way through the broker.
+    #[must_use]
+    pub fn is_publishing(&self) -> bool {
+        self.0.publishing.load(Relaxed) > 0
     }
 
     /// Who listens on this node.
@@ -215,7 +246,7 @@ impl Gateway {
     /// # Errors
     /// `message_too_large`, `idempotency_key_reused`, or the broker's.
     pub async fn publish(&self, channel: &Channel, mut draft: Draft) -> Result<Receipt, Fault> {
-        let Inner { config, broker, metrics, tracer, .. } = &*self.0;
+        let Inner { config, broker, metrics, tracer, publishing, .. } = &*self.0;
         let size = draft.payload.bytes().len();
         if size > config.limits.message {
             return Err(message_too_large(config.limits.message));
@@ -224,7 +255,9 @@ impl Gateway {
         let timer = metrics.publish_timer();
         let span = tracer.publish(channel, size, draft.trace);
         draft.trace = span.carried();
+        let on_its_way = Publishing::begin(publishing);
         let published = broker.publish(channel, &self.namespace(channel).history, draft).await;
+        drop(on_its_way);
         span.end(published.as_ref().map(|receipt| receipt.position));
         let receipt = published?;
         metrics.published(&receipt, timer);
