@@ -94,7 +94,8 @@ impl Namespaces {
 
     /// The namespace of a channel.
     pub fn of(&self, channel: &str) -> &Arc<Namespace> {
-        let listed = channel.split_once(':').and_then(|(name, _)| self.others.get(name));
+        let colon = channel.bytes().position(|byte| byte == b':');
+        let listed = colon.and_then(|colon| self.others.get(&channel[..colon]));
         listed.unwrap_or(&self.default)
     }
 

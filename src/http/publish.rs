@@ -1,6 +1,6 @@
 //! `POST /v1/channels/{channel}/messages`: one message. The busiest path of the internal listener.
 
-use std::{fmt::Write, str::FromStr};
+use std::str::FromStr;
 
 use axum::{
     extract::Request,
@@ -90,6 +90,10 @@ where
 /// The fields of a receipt. Neither a channel nor a position has anything that JSON escapes.
 pub(super) fn write_receipt(out: &mut String, channel: &Channel, receipt: &Receipt) {
     let Receipt { position, duplicate } = receipt;
+    out.push_str("\"channel\":\"");
+    out.push_str(channel.as_str());
+    out.push_str("\",\"id\":\"");
     // Writing to a `String` cannot fail.
-    let _ = write!(out, r#""channel":"{channel}","id":"{position}","duplicate":{duplicate}"#);
+    let _ = position.write_to(out);
+    out.push_str(if *duplicate { "\",\"duplicate\":true" } else { "\",\"duplicate\":false" });
 }

@@ -100,7 +100,7 @@ pub fn refuse_all(query: Option<&str>) -> Result<(), Fault> {
 /// # Errors
 /// `invalid_channel`, for a broken encoding too.
 pub fn channel_of_path(uri: &Uri) -> Result<Channel, Fault> {
-    let segment = uri.path().split('/').nth(3).unwrap_or_default();
+    let (segment, _) = split(uri.path().strip_prefix("/v1/channels/").unwrap_or_default(), b'/');
     let name = decode(segment, false).map_err(|BadEncoding(at)| {
         let detail =
             format!("the percent-encoding of the channel name {} is broken at byte {at}", shown(segment));

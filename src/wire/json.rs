@@ -3,11 +3,18 @@
 //!
 //! Memory takes every byte, so what `write!` and serde_json return is dropped, in this file alone.
 
-use std::{fmt::Display, io::Write};
+use std::{
+    fmt::{self, Display, Write as _},
+    io::Write,
+};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 
-use crate::publication::{Kind, Payload, Publication};
+use crate::{
+    channel::Channel,
+    position::Position,
+    publication::{Kind, Payload, Publication},
+};
 
 /// An object that is being written, field by field.
 pub(super) struct Fields<'a>(&'a mut Vec<u8>);
@@ -41,6 +48,26 @@ impl<'a> Fields<'a> {
         self
     }
 
+    /// The channel. Nothing in it needs escaping, and nothing in a position; both are in every message, so neither
+    /// goes the long way through `write!`.
+    pub(super) fn channel(&mut self, channel: &Channel) -> &mut Self {
+        self.name("channel");
+        self.quoted(|out| out.write_str(channel.as_str()))
+    }
+
+    /// A position.
+    pub(super) fn position(&mut self, name: &'static str, position: Position) -> &mut Self {
+        self.name(name);
+        self.quoted(|out| position.write_to(out))
+    }
+
+    fn quoted(&mut self, write: impl FnOnce(&mut Text<'_>) -> fmt::Result) -> &mut Self {
+        self.0.push(b'"');
+        let _ = write(&mut Text(self.0));
+        self.0.push(b'"');
+        self
+    }
+
     /// What is JSON as it is displayed: a number, a boolean, a piece kept from before.
     pub(super) fn value(&mut self, name: &'static str, value: impl Display) -> &mut Self {
         self.name(name);
@@ -62,6 +89,16 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// Takes text into memory.
+struct Text<'a>(&'a mut Vec<u8>);
+
+impl fmt::Write for Text<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
+}
+
 /// About how many bytes a message takes, whatever its encoding, so that its buffer seldom grows.
 pub(super) fn size_hint(publication: &Publication) -> usize {
     let payload = publication.payload.bytes().len();
@@ -78,8 +115,8 @@ pub(super) fn size_hint(publication: &Publication) -> usize {
 pub(super) fn message(out: &mut Vec<u8>, publication: &Publication) {
     let mut fields = Fields::new(out, "message");
     fields
-        .word("channel", &publication.channel)
-        .word("id", publication.position())
+        .channel(&publication.channel)
+        .position("id", publication.position())
         .value("time", publication.time);
     if let Some(event) = &publication.event {
         fields.word("event", event);

@@ -143,18 +143,16 @@ impl Object<'_> {
         let mut fields = Fields::new(out, self.kind());
         match self {
             Self::Subscribed { channel, position, recovery, .. } => {
-                fields.word("channel", channel).word("position", position).word("recovery", recovery.as_str())
+                fields.channel(channel).position("position", *position).word("recovery", recovery.as_str())
             }
             Self::Gap { channel, gap } => fields
-                .word("channel", channel)
+                .channel(channel)
                 .word("reason", gap.reason.as_str())
-                .word("from", gap.from)
-                .word("to", gap.to),
-            Self::Unsubscribed { channel, code, .. } => {
-                fields.word("channel", channel).word("code", code.as_str())
-            }
+                .position("from", gap.from)
+                .position("to", gap.to),
+            Self::Unsubscribed { channel, code, .. } => fields.channel(channel).word("code", code.as_str()),
             Self::Published { channel, id, duplicate, .. } => {
-                fields.word("channel", channel).word("id", id).value("duplicate", duplicate)
+                fields.channel(channel).position("id", *id).value("duplicate", duplicate)
             }
             Self::Authenticated { subject, expires_at, .. } => match subject {
                 Some(subject) => fields.text("subject", subject),
