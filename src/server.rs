@@ -269,6 +269,7 @@ impl Server {
         }
         response.map(|body| Tracked::new(body, busy))
     }
+
     /// Whether no further request is to come on the connection.
     fn closes(&self, peer: &Peer) -> bool {
         self.readiness.is_leaving() || peer.refused.is_some()

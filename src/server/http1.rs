@@ -1,4 +1,4 @@
-//! One HTTP/1 connection. hyper parses the requests and writes the answers; in between it lets go of the
+//! One HTTP/1 connection. hyper parses the requests and writes the answers at once; in between it lets go of the
 //! socket, for good when a stream takes over, and for a while when a poll has to wait: hyper's buffers and the
 //! future of a request are 26 KiB, and a poll spends its life waiting.
 //!
@@ -19,11 +19,11 @@ use http::{Request, Version, header, response};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
-use tokio::time::{Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::WaitForCancellationFuture;
 
 use super::{
-    HEAD_BUFFER, LINGER, Place, Server, answer,
+    HEAD_BUFFER, IDLE, LINGER, Place, Server, answer,
     guard::{Busy, Guard, Watched},
     refusal,
 };
@@ -33,7 +33,7 @@ use crate::{
         headers,
     },
     socket::Socket,
-    transport::{Connection, poll::Waiting},
+    transport::{Connection, alarm, poll::Waiting},
 };
 
 /// Why hyper has let go of a connection.
@@ -68,10 +68,21 @@ struct Line<'a, 's> {
 }
 
 impl Line<'_, '_> {
+    /// Writes an answer; `false` where the client has not taken it within the time that a connection may be idle.
+    async fn answer(&mut self, socket: &Socket, head: &[u8], body: &[u8]) -> bool {
+        let deadline = Instant::now() + IDLE;
+        tokio::select! {
+            biased;
+            sent = answer::send(socket, head, body) => sent.is_ok(),
+            () = poll_fn(|cx| alarm::poll_past(self.timer.as_mut(), deadline, cx)) => false,
+        }
+    }
+
     /// Waits until there is something to read of the next request; `false`: there will be none.
     async fn next_request(&mut self, socket: &Socket) -> bool {
         let Self { guard, timer, stop, .. } = self;
         tokio::select! {
+            biased;
             _ = poll_fn(|cx| socket.poll_read_ready(cx)) => true,
             () = stop => {
                 close(socket).await;
@@ -115,7 +126,7 @@ impl Server {
             drop(waiting);
             let keeps_alive = keeps_alive && !self.closes(&peer);
             let head = answer::written(&head, keeps_alive, document.len());
-            if answer::send(&socket, &head, &document).await.is_err() {
+            if !line.answer(&socket, &head, &document).await {
                 return;
             }
             drop(busy);
@@ -193,10 +204,7 @@ fn keeps_alive(request: &Request<Incoming>) -> bool {
     let says = |word: &str| {
         headers::list(request.headers(), header::CONNECTION).any(|said| said.eq_ignore_ascii_case(word))
     };
-    match request.version() {
-        Version::HTTP_10 => says("keep-alive"),
-        _ => !says("close"),
-    }
+    !says("close") && (request.version() != Version::HTTP_10 || says("keep-alive"))
 }
 
 /// Ends our direction. What the client still sends must not reset our last bytes.
