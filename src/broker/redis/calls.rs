@@ -123,7 +123,7 @@ impl Inner {
                     // Where it cannot be loaded, the call itself says so.
                     let _ = self.functions.load(&*way.link).await;
                 }
-                Err(error) => return Err(self.fault(error)),
+                Err(error) => return Err(self.fault(what, error)),
             }
             if Instant::now() >= until {
                 return Err(BrokerError::Unavailable);
@@ -131,9 +131,11 @@ impl Inner {
         }
     }
 
-    fn fault(&self, error: CommandError) -> BrokerError {
+    fn fault(&self, what: RedisCommand, error: CommandError) -> BrokerError {
         match error {
             CommandError::Uncertain => BrokerError::Uncertain,
+            // Its first steps may be done.
+            error if what == RedisCommand::Publish && error.is_from_within() => BrokerError::Uncertain,
             CommandError::Other(text) if text.starts_with("TGKEYREUSED") => BrokerError::KeyReused,
             error => {
                 // The server is not what it was: a replica now, or loading, or full.

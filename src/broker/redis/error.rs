@@ -173,6 +173,9 @@ pub enum CommandError {
     /// Some keys of the command are here and some are where the slot moves to.
     #[error("the slot is half moved")]
     TryAgain,
+    /// It was not done: the server takes no writes, since it lacks a replica or could not save.
+    #[error("Redis takes no writes")]
+    NoWrites,
     /// The Function or the script is not there: not loaded yet, or flushed.
     #[error("the Function is not loaded")]
     NoFunction,
@@ -185,8 +188,7 @@ pub enum CommandError {
 }
 
 /// What a server refuses before it begins: nothing of the command was done.
-const REFUSED: [&str; 8] =
-    ["LOADING", "MASTERDOWN", "READONLY", "CLUSTERDOWN", "OOM", "BUSY", "MISCONF", "NOREPLICAS"];
+const REFUSED: [&str; 6] = ["LOADING", "MASTERDOWN", "READONLY", "CLUSTERDOWN", "OOM", "BUSY"];
 
 impl CommandError {
     /// What an error reply says. `asked` is the server that sent it: a redirection may leave its host out.
@@ -194,8 +196,7 @@ impl CommandError {
     pub fn from_reply(text: &str, asked: &Server) -> Self {
         let mut words = text.split(' ');
         let code = words.next().unwrap_or_default();
-        // An error from within a script comes after some of it was done.
-        let in_script = text.contains(" script: ");
+        let in_script = is_from_within(text);
         match code {
             "MOVED" | "ASK" => {
                 redirection(code, words, asked).unwrap_or_else(|| Self::Other(text.to_owned()))
@@ -204,10 +205,22 @@ impl CommandError {
             "NOSCRIPT" => Self::NoFunction,
             "NOPERM" | "NOAUTH" | "WRONGPASS" => Self::Denied(text.to_owned()),
             "ERR" if text.starts_with("ERR Function not found") => Self::NoFunction,
+            "MISCONF" | "NOREPLICAS" if !in_script => Self::NoWrites,
             _ if REFUSED.contains(&code) && !in_script => Self::Unavailable,
             _ => Self::Other(text.to_owned()),
         }
     }
+
+    /// Whether it was raised by a step of a function, not before it began.
+    #[must_use]
+    pub fn is_from_within(&self) -> bool {
+        matches!(self, Self::Denied(text) | Self::Other(text) if is_from_within(text))
+    }
+}
+
+/// An error from within a function or a script comes after some of it was done.
+fn is_from_within(text: &str) -> bool {
+    text.contains(" script: ")
 }
 
 fn redirection<'a>(

@@ -138,7 +138,8 @@ impl Functions {
         // Where it may not be loaded, somebody else may have done so.
         let refused = match library.map(|_| ()) {
             Ok(()) => self.version(link, "FCALL", "tidegate_1_version".into()).await,
-            Err(error @ (CommandError::Denied(_) | CommandError::Other(_))) => {
+            // Nor while Redis is full, or lacks a replica that it must have.
+            Err(error) if error != CommandError::Uncertain => {
                 self.version(link, "FCALL", "tidegate_1_version".into()).await.map_err(|_| error)
             }
             Err(error) => Err(error),
@@ -193,7 +194,17 @@ impl Functions {
             }
         };
         all.extend(arguments);
-        Ok(Reply::new(function, link.call(command, all).await?))
+        // A script is not refused as a whole.
+        let read_only = read_only(function).filter(|_| command == "FCALL").map(|instead| {
+            let mut all = all.clone();
+            all[0] = instead.into();
+            all
+        });
+        let answer = match (link.call(command, all).await, read_only) {
+            (Err(CommandError::NoWrites), Some(all)) => link.call(command, all).await?,
+            (answer, _) => answer?,
+        };
+        Ok(Reply::new(function, answer))
     }
 
     /// `P`, or `S` for sharded pub/sub.
@@ -361,6 +372,18 @@ impl Functions {
         let arguments = vec![number(u64::from(self.names.partitions())), number(FORMAT)];
         let mut reply = self.ask(link, "tidegate_1_format", vec![self.names.format()], arguments).await?;
         Ok(Held { partitions: reply.number()?, format: reply.number()? })
+    }
+}
+
+/// The form of a function that is let through where Redis takes no writes.
+fn read_only(function: &str) -> Option<&'static str> {
+    match function {
+        "tidegate_1_read" => Some("tidegate_1_read_ro"),
+        "tidegate_1_tops" => Some("tidegate_1_tops_ro"),
+        "tidegate_1_list" => Some("tidegate_1_list_ro"),
+        "tidegate_1_open" => Some("tidegate_1_open_ro"),
+        "tidegate_1_format" => Some("tidegate_1_format_ro"),
+        _ => None,
     }
 }
 

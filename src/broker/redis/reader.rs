@@ -3,6 +3,8 @@
 //! subscribed, and leads each channel's [`Track`](super::track::Track) through doubts: subscribe, wait for
 //! the confirmation, compare tops, read what is missing, go on.
 
+mod input;
+
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,
@@ -10,8 +12,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinHandle};
 
+pub(super) use self::input::{Input, Wish};
 use super::{
     Inner, Listened, Tracked,
     functions::Read,
@@ -19,7 +22,7 @@ use super::{
     server::Server,
     subscriber::{Push, SubscriberHandle},
     topology::Topology,
-    track::{Seen, Step, Ticket, Track},
+    track::{Step, Ticket, Track},
 };
 use crate::{
     broker::BrokerEvent,
@@ -38,32 +41,6 @@ const LONG_DOUBT: Duration = Duration::from_secs(30);
 
 /// Channels whose tops are compared by one call.
 const TOPS: usize = 256;
-
-/// What the reader is told.
-pub(super) enum Input {
-    /// A pub/sub link is up.
-    Up(Server, SubscriberHandle),
-    /// It is gone.
-    Down(Server),
-    /// It brought this, in order.
-    Pushes(Server, Vec<Push>),
-    /// Who owns which partition.
-    Topology(Arc<Topology>),
-    /// The state of this server may have changed without a word on the links: compare.
-    Compare(Server),
-    /// The tops of channels of one partition.
-    Tops(Vec<(Arc<Listened>, Ticket, Seen)>),
-    /// What was read for a channel.
-    Read(Arc<Listened>, Ticket, Box<Read>),
-}
-
-/// What sessions ask for.
-pub(super) enum Wish {
-    /// Somebody listens.
-    Listen(Arc<Listened>),
-    /// Nobody does any more.
-    Idle(Arc<Listened>),
-}
 
 /// What the reader knows of a channel beside its track.
 struct Feed {
@@ -99,6 +76,8 @@ pub(super) struct Reader {
     /// Subscribed since the last look: their tops are compared next.
     confirmed: Vec<Bytes>,
     doubtful: HashMap<Bytes, Doubt>,
+    /// The comparisons of partitions that move.
+    moving: HashMap<u16, Vec<JoinHandle<()>>>,
 }
 
 impl Reader {
@@ -117,6 +96,7 @@ impl Reader {
             idle: VecDeque::new(),
             confirmed: Vec::new(),
             doubtful: HashMap::new(),
+            moving: HashMap::new(),
         }
     }
 
@@ -270,7 +250,13 @@ impl Reader {
                     self.inner.rediscover.notify_one();
                 }
             }
-            Push::TooLarge { .. } => self.inner.metrics.redis_damaged(),
+            Push::TooLarge { channel, .. } => {
+                self.inner.metrics.redis_damaged();
+                // It may be a message of a gateway whose limit is larger.
+                if let Some(listened) = self.feeds.get(&channel).map(|feed| Arc::clone(&feed.listened)) {
+                    self.step(&listened, |track, steps| track.skipped(steps)).await;
+                }
+            }
             Push::Refused(answer) => self.inner.is_refused(server, &answer),
             Push::Pong => {}
         }
@@ -394,13 +380,15 @@ impl Reader {
             }
         }
         for (partition, channels) in groups {
-            for some in channels.chunks(TOPS) {
-                self.compare(partition, some.to_vec());
+            let comparisons = channels.chunks(TOPS).map(|some| self.compare(partition, some.to_vec()));
+            let comparisons = comparisons.collect();
+            if self.topology.migrating.contains(&partition.0) {
+                self.moving.insert(partition.0, comparisons);
             }
         }
     }
 
-    fn compare(&self, partition: Partition, channels: Vec<(Arc<Listened>, Ticket)>) {
+    fn compare(&self, partition: Partition, channels: Vec<(Arc<Listened>, Ticket)>) -> JoinHandle<()> {
         let (inner, answers) = (Arc::clone(&self.inner), self.answers.clone());
         tokio::spawn(async move {
             let names: Vec<_> = channels.iter().map(|(listened, _)| listened.channel.clone()).collect();
@@ -414,7 +402,7 @@ impl Reader {
                 let _ = answers.send(Input::Tops(tops.collect())).await;
                 return;
             }
-        });
+        })
     }
 }
 
@@ -440,9 +428,13 @@ impl Reader {
     fn tick(&mut self) {
         self.let_go();
         self.ask_again();
-        let moving = &self.topology.migrating;
-        if !moving.is_empty() {
-            let names = self.live_names(|feed| feed.confirmed && moving.contains(&feed.listened.partition.0));
+        self.moving.retain(|_, comparisons| comparisons.iter().any(|comparison| !comparison.is_finished()));
+        let migrating = &self.topology.migrating;
+        if !migrating.is_empty() {
+            // One after another: while Redis has no answer they would pile up.
+            let is_due =
+                |partition: u16| migrating.contains(&partition) && !self.moving.contains_key(&partition);
+            let names = self.live_names(|feed| feed.confirmed && is_due(feed.listened.partition.0));
             self.confirmed.extend(names);
         }
     }

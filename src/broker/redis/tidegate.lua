@@ -558,18 +558,26 @@ local function version()
 end
 
 if redis.register_function then
-  local reads = { 'allow-oom' }
-  redis.register_function('tidegate_1_publish', publish)
-  redis.register_function{ function_name = 'tidegate_1_read', callback = read, flags = reads }
-  redis.register_function{ function_name = 'tidegate_1_tops', callback = tops, flags = reads }
-  redis.register_function{ function_name = 'tidegate_1_forget', callback = forget, flags = reads }
-  redis.register_function{ function_name = 'tidegate_1_list', callback = list, flags = reads }
-  redis.register_function{ function_name = 'tidegate_1_open', callback = open, flags = reads }
-  redis.register_function{ function_name = 'tidegate_1_probe', callback = probe, flags = reads }
-  redis.register_function('tidegate_1_count', count)
-  redis.register_function{ function_name = 'tidegate_1_counted', callback = counted, flags = { 'no-writes' } }
-  redis.register_function{ function_name = 'tidegate_1_format', callback = format, flags = reads }
-  redis.register_function{ function_name = 'tidegate_1_version', callback = version, flags = { 'no-writes' } }
+  local function add(name, callback, ...)
+    redis.register_function{ function_name = 'tidegate_1_' .. name, callback = callback, flags = { ... } }
+  end
+  -- Where Redis takes no writes (NOREPLICAS, MISCONF) it refuses what may write as a whole, though reading stores only what
+  -- the next one may as well find out for itself: so each has a form that must not.
+  local function add_reading(name, callback)
+    add(name, callback, 'allow-oom')
+    add(name .. '_ro', callback, 'no-writes')
+  end
+  add('publish', publish)
+  add_reading('read', read)
+  add_reading('tops', tops)
+  add_reading('list', list)
+  add_reading('open', open)
+  add_reading('format', format)
+  add('forget', forget, 'allow-oom')
+  add('probe', probe, 'allow-oom')
+  add('count', count)
+  add('counted', counted, 'no-writes')
+  add('version', version, 'no-writes')
 else
   local functions = { tidegate_1_publish = publish, tidegate_1_read = read, tidegate_1_tops = tops,
     tidegate_1_forget = forget, tidegate_1_list = list, tidegate_1_open = open, tidegate_1_probe = probe,

@@ -264,10 +264,15 @@ impl Track {
         }
         if self.follows(&Position::At(epoch, deleted_to)) != Advance::Duplicate {
             // Messages came before it that are not here.
-            self.held.overrun();
-            if self.is_live() {
-                self.read(steps);
-            }
+            self.skipped(steps);
+        }
+    }
+
+    /// Something came through the link, and was not taken.
+    pub fn skipped(&mut self, steps: &mut Vec<Step>) {
+        self.held.overrun();
+        if self.is_live() {
+            self.read(steps);
         }
     }
 

@@ -264,3 +264,35 @@ fn a_plain_namespace_needs_redis() {
     let said = error.to_string();
     assert!(said.contains("source") && said.contains("memory"), "{said}");
 }
+
+#[tokio::test]
+async fn a_message_over_the_limit_of_this_gateway_is_delivered_all_the_same() {
+    let redis = standalone().await;
+    let prefix = prefix();
+    let start = async |limit: &str| {
+        let builder = TestGateway::start()
+            .with(&format!("broker.url = '{}'", redis.url()))
+            .with(&format!("broker.prefix = '{prefix}'"))
+            .with(&format!("limits.message = '{limit}'"));
+        let gateway = builder.run().await;
+        until_ready(&gateway).await;
+        gateway
+    };
+    // As in the middle of a rolling change of the limit.
+    let (large, small) = (start("1MiB").await, start("1KiB").await);
+    let mut clients = Vec::new();
+    for transport in Transport::ALL {
+        clients.push(Client::connect(&small, transport, "channel=a&since=earliest").await);
+    }
+    large.publish("a", "1").await;
+    for client in &mut clients {
+        assert_eq!(client.numbers(1).await, [1]);
+    }
+    large.publish("a", format!("{{\"n\":\"{}\"}}", "x".repeat(100_000))).await;
+    // Nothing comes after it that would show that it is missing.
+    for client in &mut clients {
+        assert!(client.message().await.text.len() > 100_000);
+    }
+    large.finish(()).await;
+    small.finish(clients).await;
+}

@@ -372,3 +372,41 @@ async fn databases_prefixes_and_sockets_keep_to_themselves() {
         assert_eq!(history["messages"].as_array().expect("a list").len(), 1, "{number}: {history}");
     }
 }
+
+#[tokio::test]
+async fn while_redis_takes_no_writes_its_links_are_made_anew_and_what_it_holds_is_read() {
+    // It is full, or lacks the replica that it must have.
+    for key in ["maxmemory", "min-replicas-to-write"] {
+        let redis = Server::start(Settings::default().with("maxmemory-policy noeviction")).await;
+        let mut node = Node::new(&[("TIDEGATE_BROKER__URL", &redis.url())]);
+        node.start().await;
+        post(&node, &[]).await.expect(202);
+        redis.command(&["CONFIG", "SET", key, "1"]).await;
+        until("it refuses", async || (post(&node, &[]).await.status() == 503).then_some(())).await;
+        for kind in ["normal", "pubsub"] {
+            redis.command(&["CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes"]).await;
+        }
+        let mut nodes = vec![node];
+        // A new gateway wants to see a probe come back first, and those are refused without the replica.
+        if key == "maxmemory" {
+            let mut late = Node::new(&[("TIDEGATE_BROKER__URL", &redis.url())]);
+            late.start().await;
+            nodes.push(late);
+        }
+        for node in &nodes {
+            for path in ["/v1/channels", "/v1/channels/a", "/v1/channels/a/messages"] {
+                until(path, async || (node.get(path).await?.status() == 200).then_some(())).await;
+            }
+            for transport in Transport::ALL {
+                let query = "channel=a&since=earliest";
+                let mut client =
+                    Client::connect_with(node.public, transport, query, Options::default()).await;
+                assert_eq!(client.numbers(1).await, [1], "{key}");
+            }
+        }
+        refuses(&post(&nodes[0], &[]).await);
+        redis.command(&["CONFIG", "SET", key, "0"]).await;
+        until("it takes some again", async || (post(&nodes[0], &[]).await.status() == 202).then_some(()))
+            .await;
+    }
+}
