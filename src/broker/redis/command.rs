@@ -172,7 +172,14 @@ impl CommandLink {
     /// One of them has no answer.
     pub async fn ping(&self) -> Result<(), CommandError> {
         let (one, other) = tokio::join!(self.call("PING", Vec::new()), self.pipelined("PING", Vec::new()));
-        one.and(other).map(|_| ())
+        for answer in [one, other] {
+            match answer {
+                // A server that could not save refuses even this.
+                Ok(_) | Err(CommandError::NoWrites) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Sends a command and waits for its answer, at most `broker.command_timeout`.

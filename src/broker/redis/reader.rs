@@ -383,17 +383,21 @@ impl Reader {
             let comparisons = channels.chunks(TOPS).map(|some| self.compare(partition, some.to_vec()));
             let comparisons = comparisons.collect();
             if self.topology.migrating.contains(&partition.0) {
-                self.moving.insert(partition.0, comparisons);
+                self.moving.entry(partition.0).or_default().extend::<Vec<_>>(comparisons);
             }
         }
     }
 
-    fn compare(&self, partition: Partition, channels: Vec<(Arc<Listened>, Ticket)>) -> JoinHandle<()> {
+    fn compare(&self, partition: Partition, mut channels: Vec<(Arc<Listened>, Ticket)>) -> JoinHandle<()> {
         let (inner, answers) = (Arc::clone(&self.inner), self.answers.clone());
         tokio::spawn(async move {
-            let names: Vec<_> = channels.iter().map(|(listened, _)| listened.channel.clone()).collect();
-            let is_wanted = || channels.iter().any(|(listened, ticket)| listened.ticket() == Some(*ticket));
-            while is_wanted() && !answers.is_closed() {
+            loop {
+                // One that nobody wants to know of any more must not keep the others from an answer.
+                channels.retain(|(listened, ticket)| listened.ticket() == Some(*ticket));
+                if channels.is_empty() || answers.is_closed() {
+                    return;
+                }
+                let names: Vec<_> = channels.iter().map(|(listened, _)| listened.channel.clone()).collect();
                 let Ok(seen) = inner.tops(partition, &names).await else {
                     tokio::time::sleep(super::RETRY).await;
                     continue;
@@ -450,6 +454,8 @@ impl Reader {
                 continue;
             }
             if self.inner.let_go(&listened) {
+                // No question about it is worth an answer any more.
+                listened.doubt();
                 self.unsubscribe(std::slice::from_ref(&listened.live));
                 self.feeds.remove(&listened.live);
                 self.doubtful.remove(&listened.live);

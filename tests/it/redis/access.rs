@@ -141,3 +141,15 @@ async fn the_sentinels_have_a_login_of_their_own() {
         post(&node, &[]).await.expect(202);
     }
 }
+
+#[tokio::test]
+async fn a_publish_that_fails_half_way_is_not_said_to_be_undone() {
+    let redis = Server::start(Settings::default().user("gate", "pw", "~* &* +@all")).await;
+    let mut node = Node::new(&[("TIDEGATE_BROKER__URL", &format!("redis://gate:pw@{}", redis.address()))]);
+    node.start().await;
+    post(&node, &[]).await.expect(202);
+    redis.command(&["ACL", "SETUSER", "gate", "-publish"]).await;
+    post(&node, &[]).await.problem(503, "broker_uncertain");
+    let info = node.get("/v1/channels/a").await.expect("listens").expect(200).json();
+    assert_eq!(info["messages"], 2, "it was stored: {info}");
+}

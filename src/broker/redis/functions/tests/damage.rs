@@ -168,6 +168,40 @@ async fn entries_that_are_missing_or_foreign_are_a_gap_and_never_the_end() {
 }
 
 #[tokio::test]
+async fn without_its_replica_nothing_is_stored_and_reads_go_on() {
+    let redis = Fixture::new().await;
+    let five = five(&redis).await;
+    let replicas = async |least: &str| {
+        redis.run::<()>(&["CONFIG", "SET", "min-replicas-to-write", least]).await;
+    };
+    let partition = redis.functions.names.partition(&channel("a"));
+    replicas("1").await;
+    assert_eq!(redis.try_publish("a", &HISTORY, &draft("6", None)).await, Err(CommandError::NoWrites));
+    assert_eq!(redis.texts("a", "last:2").await, ["4", "5"]);
+    assert_eq!(redis.read("a", "latest").await.top, five);
+    assert!(matches!(redis.read("new", "latest").await.top, Position::Empty(_)));
+    redis.functions.tops(&redis.link, partition, &[channel("a")]).await.unwrap();
+    redis.functions.open(&redis.link, partition).await.unwrap();
+    let listed = redis.functions.list(&redis.link, partition, "", None, 10).await;
+    assert_eq!(listed, Ok(vec![channel("a")]));
+    // It would have to be written first.
+    assert_eq!(redis.functions.format(&redis.link).await, Err(CommandError::NoWrites));
+    // A failover meanwhile: all who ask hear of the same epoch.
+    redis.fail_over().await;
+    let top = redis.read("a", "latest").await.top;
+    assert_ne!(top, five);
+    assert_eq!(redis.read("a", "latest").await.top, top);
+    replicas("0").await;
+    assert_eq!(redis.publish("a", "6").await.offset(), 6);
+    assert_eq!(redis.gap("a", top).await, None);
+    // Nor is the script taken instead, which would then be asked for everywhere.
+    redis.run::<()>(&["FUNCTION", "FLUSH"]).await;
+    replicas("1").await;
+    assert_eq!(redis.functions.load(&redis.link).await, Err(CommandError::NoWrites));
+    assert!(!redis.functions.scripts.load(Relaxed));
+}
+
+#[tokio::test]
 async fn out_of_memory_nothing_is_stored_and_reads_go_on() {
     let redis = Fixture::new().await;
     let five = five(&redis).await;

@@ -110,13 +110,8 @@ impl Call for Link {
             Resp3Frame::BlobError { data, .. } => String::from_utf8_lossy(data).into_owned(),
             _ => return Value::try_from(frame).map_err(|error| CommandError::Other(error.to_string())),
         };
-        Err(match error.split(' ').next().unwrap_or_default() {
-            "NOSCRIPT" => CommandError::NoFunction,
-            "NOPERM" => CommandError::Denied(error),
-            "OOM" => CommandError::Unavailable,
-            _ if error.starts_with("ERR Function not found") => CommandError::NoFunction,
-            _ => CommandError::Other(error),
-        })
+        // Whose it is matters to a redirection alone.
+        Err(CommandError::from_reply(&error, &super::super::super::server::Server::tcp("localhost", 0)))
     }
 }
 
