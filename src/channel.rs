@@ -87,11 +87,14 @@ impl Channel {
     /// What stands before the first colon; [`DEFAULT_NAMESPACE`] where there is none.
     #[must_use]
     pub fn namespace(&self) -> &str {
-        match self.name.bytes().position(|byte| byte == b':') {
-            Some(colon) => &self.name[..colon],
-            None => DEFAULT_NAMESPACE,
-        }
+        namespace_of(&self.name).unwrap_or(DEFAULT_NAMESPACE)
     }
+}
+
+/// What stands before the first colon of a channel's name, if it has one.
+#[must_use]
+pub fn namespace_of(name: &str) -> Option<&str> {
+    name.bytes().position(|byte| byte == b':').map(|colon| &name[..colon])
 }
 
 /// Whether a name may have this byte.

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::RedisChannel;
+use crate::channel::namespace_of;
 
 /// The namespace for names without a colon and for namespaces that are not listed.
 pub const DEFAULT: &str = "default";
@@ -94,9 +95,7 @@ impl Namespaces {
 
     /// The namespace of a channel.
     pub fn of(&self, channel: &str) -> &Arc<Namespace> {
-        let colon = channel.bytes().position(|byte| byte == b':');
-        let listed = colon.and_then(|colon| self.others.get(&channel[..colon]));
-        listed.unwrap_or(&self.default)
+        namespace_of(channel).and_then(|name| self.others.get(name)).unwrap_or(&self.default)
     }
 
     /// All of them, `default` first, the others in no order.

@@ -211,6 +211,12 @@ impl CommandError {
         }
     }
 
+    /// Whether it says nothing of what the server allows or knows: it may be otherwise in a moment.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Unavailable | Self::NoWrites | Self::Uncertain)
+    }
+
     /// Whether it was raised by a step of a function, not before it began.
     #[must_use]
     pub fn is_from_within(&self) -> bool {

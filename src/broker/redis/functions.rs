@@ -149,9 +149,7 @@ impl Functions {
                 self.scripts.store(false, Relaxed);
                 return Ok(Loaded::Functions);
             }
-            Err(error @ (CommandError::Unavailable | CommandError::NoWrites | CommandError::Uncertain)) => {
-                return Err(error);
-            }
+            Err(error) if error.is_passing() => return Err(error),
             Err(error) => error,
         };
         match self.version(link, "EVAL", SCRIPT.0.into()).await {
@@ -159,9 +157,7 @@ impl Functions {
                 self.scripts.store(true, Relaxed);
                 Ok(Loaded::Scripts)
             }
-            Err(error @ (CommandError::Unavailable | CommandError::NoWrites | CommandError::Uncertain)) => {
-                Err(error)
-            }
+            Err(error) if error.is_passing() => Err(error),
             Err(_) => Err(refused),
         }
     }

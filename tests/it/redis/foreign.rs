@@ -17,12 +17,16 @@ async fn junk(gateway: &TestGateway) -> f64 {
 
 async fn over(redis: &Server, more: impl Fn(Builder) -> Builder) -> (TestGateway, String) {
     let prefix = prefix();
+    (under(&prefix, redis, more).await, prefix)
+}
+
+async fn under(prefix: &str, redis: &Server, more: impl Fn(Builder) -> Builder) -> TestGateway {
     let builder = TestGateway::start()
         .with(&format!("broker.url = '{}'", redis.url()))
         .with(&format!("broker.prefix = '{prefix}'"));
     let gateway = more(builder).run().await;
     until_ready(&gateway).await;
-    (gateway, prefix)
+    gateway
 }
 
 #[tokio::test]
@@ -269,17 +273,11 @@ fn a_plain_namespace_needs_redis() {
 async fn a_message_over_the_limit_of_this_gateway_is_delivered_all_the_same() {
     let redis = standalone().await;
     let prefix = prefix();
-    let start = async |limit: &str| {
-        let builder = TestGateway::start()
-            .with(&format!("broker.url = '{}'", redis.url()))
-            .with(&format!("broker.prefix = '{prefix}'"))
-            .with(&format!("limits.message = '{limit}'"));
-        let gateway = builder.run().await;
-        until_ready(&gateway).await;
-        gateway
-    };
     // As in the middle of a rolling change of the limit.
-    let (large, small) = (start("1MiB").await, start("1KiB").await);
+    let (large, small) = (
+        under(&prefix, redis, |builder| builder.with("limits.message = '1MiB'")).await,
+        under(&prefix, redis, |builder| builder.with("limits.message = '1KiB'")).await,
+    );
     let mut clients = Vec::new();
     for transport in Transport::ALL {
         clients.push(Client::connect(&small, transport, "channel=a&since=earliest").await);

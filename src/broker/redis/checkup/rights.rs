@@ -48,7 +48,7 @@ pub(super) async fn functions(link: &CommandLink) -> Finding {
             }
             Err(NoAnswer::Refused) => "FUNCTION LOAD",
         },
-        Err(error @ (CommandError::Unavailable | CommandError::Uncertain)) => {
+        Err(error) if error.is_passing() => {
             return lost("Functions", &error.to_string());
         }
         Err(_) => "FCALL",

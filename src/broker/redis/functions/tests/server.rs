@@ -17,7 +17,7 @@ use fred::{
 };
 
 use super::super::{Call, Functions, LIBRARY};
-use crate::broker::redis::{command::CommandError, names::Names, tests::SERVER};
+use crate::broker::redis::{command::CommandError, names::Names, server, tests::SERVER};
 
 pub(super) struct Server {
     child: Child,
@@ -111,7 +111,7 @@ impl Call for Link {
             _ => return Value::try_from(frame).map_err(|error| CommandError::Other(error.to_string())),
         };
         // Whose it is matters to a redirection alone.
-        Err(CommandError::from_reply(&error, &super::super::super::server::Server::tcp("localhost", 0)))
+        Err(CommandError::from_reply(&error, &server::Server::tcp("localhost", 0)))
     }
 }
 
