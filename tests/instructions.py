@@ -20,11 +20,11 @@ PROFILES = ROOT / "target" / "guard"
 
 # Instructions for one step on x86-64: a tenth above what was counted.
 CEILINGS = {
-    "encode": 13_900,
-    "offer": 45_000,
-    "splice": 20_700,
-    "publish": 17_700,
-    "poll": 29_100,
+    "encode": 12_400,
+    "offer": 44_600,
+    "splice": 18_600,
+    "publish": 16_600,
+    "poll": 28_600,
 }
 
 # The difference of two runs leaves out what is done once.
